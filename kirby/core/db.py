@@ -1,0 +1,79 @@
+"""Connections to PostgreSQL, one-value queries, and Kirby errors from SQLSTATEs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from kirby.core.errors import BY_SQLSTATE, Conflict, Invalid, Unavailable, WrongSchema
+
+Connection = psycopg.Connection[Any]
+
+# Nobody waits for ever on a network that went away: the kernel notices within half a minute.
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+CONNECT_TIMEOUT = 10
+
+
+def connect(dsn: str, *, application: str = "kirby") -> Connection:
+    """Open a connection in autocommit; a unit of work says ``with conn.transaction()``.
+
+    Raises Unavailable if nothing answers there, Invalid if the DSN cannot be read.
+    """
+    try:
+        options = {"application_name": application, "connect_timeout": CONNECT_TIMEOUT, **KEEPALIVE}
+        options |= {key: value for key, value in conninfo_to_dict(dsn).items() if value is not None}
+        return psycopg.connect(**options, autocommit=True, prepare_threshold=2)  # type: ignore[arg-type]
+    except psycopg.ProgrammingError as error:
+        raise Invalid(f"the DSN cannot be read: {one_line(error)}") from None
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"no database at {place(dsn)}: {one_line(error)}") from None
+
+
+def place(dsn: str) -> str:
+    """Where a DSN leads, without its password: for messages."""
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return "an unreadable DSN"
+    host, port = parts.get("host") or "localhost", parts.get("port") or 5432
+    return f"{host}:{port}/{parts.get('dbname') or parts.get('user') or ''}"
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, without the driver's preamble."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text.partition("failed: ")[2] or text
+
+
+def scalar(conn: Connection, query: LiteralString, params: Sequence[object] = ()) -> Any:
+    """Return the one value of a query that yields exactly one row."""
+    [[value]] = conn.execute(query, params).fetchall()
+    return value
+
+
+@contextmanager
+def kirby_errors() -> Iterator[None]:
+    """Raise the Kirby error that stands for a SQLSTATE, or for a connection that was lost."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error) from error
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """The Kirby error for a driver's error, or the driver's own if there is none."""
+    state = error.sqlstate or ""
+    if kind := BY_SQLSTATE.get(state):
+        return kind(error.diag.message_primary or str(error))
+    if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+        return Conflict("two transactions met; read again and retry")
+    if isinstance(error, psycopg.errors.InvalidSchemaName | psycopg.errors.UndefinedFunction):
+        return WrongSchema("this database has no Kirby schema, or an older one: run 'kirby db migrate'")
+    if isinstance(error, psycopg.OperationalError) and state[:2] in ("", "08", "57"):
+        return Unavailable(f"the connection to the database was lost: {one_line(error)}")
+    return error

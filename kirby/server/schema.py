@@ -1,0 +1,77 @@
+"""Bring a database to the newest schema, and tell whether it is there."""
+
+from __future__ import annotations
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+
+from kirby.core import db
+from kirby.core.errors import KirbyError, WrongSchema
+from kirby.server import database
+from kirby.server.paths import MIGRATIONS
+
+
+def config() -> Config:
+    """Alembic's configuration, made here so that the command works from an installed wheel."""
+    settings = Config()
+    settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    settings.set_main_option("path_separator", "os")
+    return settings
+
+
+def head() -> str:
+    """The revision that this Kirby needs."""
+    revision = ScriptDirectory.from_config(config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def migrate(dsn: str) -> None:
+    """Bring the database to the newest schema: everything, or nothing at all.
+
+    Migrators wait for each other. Raises Unavailable, WrongSchema (the database is newer),
+    or KirbyError when a lock is not had within seconds.
+    """
+    if (revision := current(dsn)) is not None:
+        _refuse_newer(revision)
+    settings = config()
+    try:
+        with database.engine(dsn, application="kirby migrate", size=1).begin() as connection:
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")
+    except (psycopg.Error, DBAPIError) as error:
+        raise KirbyError(f"the migration was rolled back: {db.one_line(error)}") from error
+
+
+def current(dsn: str) -> str | None:
+    """The revision of the database; None if it has no Kirby schema."""
+    with db.connect(dsn) as connection:
+        known = connection.execute("select to_regclass('kirby.alembic_version')").fetchone()
+        if known is None or known[0] is None:
+            return None
+        row = connection.execute("select version_num from kirby.alembic_version").fetchone()
+        return str(row[0]) if row else None
+
+
+def check(dsn: str) -> None:
+    """Raise WrongSchema unless the database has exactly the schema that this Kirby needs."""
+    revision = current(dsn)
+    if revision is None:
+        raise WrongSchema(f"the database at {db.place(dsn)} has no Kirby schema: run 'kirby db migrate'")
+    _refuse_newer(revision)
+    if revision != head():
+        raise WrongSchema(
+            f"the database at {db.place(dsn)} has schema {revision}, this Kirby needs {head()}:"
+            " run 'kirby db migrate'"
+        )
+
+
+def _refuse_newer(revision: str) -> None:
+    scripts = ScriptDirectory.from_config(config())
+    if revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise WrongSchema(
+            f"the database has schema {revision}, newer than this Kirby ({head()}): upgrade Kirby"
+        )

@@ -1,0 +1,33 @@
+-- A claimed range as one row: its messages as arrays of the same length, payloads as one JSON
+-- document. In the order of positions; those that were handed out and settled before are not in it.
+create or replace function kirby.batch_of(
+  p_claim kirby.claim,
+  p_topic_id integer,
+  out claim_id bigint,
+  out fence bigint,
+  out attempt smallint,
+  out positions bigint[],
+  out keys text[],
+  out payloads json,
+  out headers json,
+  out recorded_at timestamptz[]
+)
+  language plpgsql
+  volatile
+as $$
+begin
+  claim_id := p_claim.id;
+  fence := p_claim.fence;
+  attempt := p_claim.attempt;
+  select array_agg(m.position order by m.position),
+         array_agg(m.key order by m.position),
+         json_agg(m.payload order by m.position),
+         case when count(m.headers) > 0 then json_agg(m.headers order by m.position) end,
+         array_agg(m.recorded_at order by m.position)
+    into positions, keys, payloads, headers, recorded_at
+    from kirby.message m
+   where m.topic_id = p_topic_id
+     and m.lane = p_claim.lane
+     and m.position between p_claim.first and p_claim.last;
+end;
+$$;

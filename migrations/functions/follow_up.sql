@@ -1,0 +1,35 @@
+-- What the end of a run brings with it: its token is revoked, its claims are free at once, and the
+-- next run is queued if the deployment asks for one (a daemon's replica, another attempt, a lost run).
+create or replace function kirby.follow_up(p_run kirby.run)
+  returns void
+  language plpgsql
+  volatile
+as $$
+declare
+  v_version kirby.deployment_version;
+  v_kind    text;
+begin
+  update kirby.token set revoked_at = kirby.now() where run_id = p_run.id and revoked_at is null;
+  update kirby.claim set lease_until = '-infinity', fence = nextval('kirby.fence') where run_id = p_run.id;
+
+  select v.* into v_version
+    from kirby.deployment d
+    join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
+   where d.id = p_run.deployment_id;
+  select j.kind into v_kind
+    from kirby.deployment d join kirby.job j on j.id = d.job_id
+   where d.id = p_run.deployment_id;
+
+  if v_kind = 'daemon' then
+    if p_run.replica < v_version.replicas then
+      perform kirby.restart_replica(p_run);
+    end if;
+  elsif p_run.status = 'lost' and v_version.rerun_lost then
+    perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null, '0',
+                            p_run.attempt, 0, p_run.id, p_run.version);
+  elsif p_run.status in ('failed', 'timed_out') and p_run.attempt < v_version.max_attempts then
+    perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null,
+                            kirby.backoff(p_run.attempt), (p_run.attempt + 1)::smallint, 0, p_run.id, p_run.version);
+  end if;
+end;
+$$;

@@ -1,0 +1,24 @@
+-- The subscription, if it is in the environment of whoever asks. KB002 otherwise; KB003.
+create or replace function kirby.own_subscription(
+  p_subscription_id integer,
+  out topic_id integer,
+  out environment_id smallint,
+  out run_id bigint
+)
+  language plpgsql
+  volatile
+as $$
+declare
+  v_who record;
+begin
+  select * into v_who from kirby.principal();
+  environment_id := v_who.environment_id;
+  run_id := v_who.run_id;
+  select t.id into topic_id
+    from kirby.subscription s join kirby.topic t on t.id = s.topic_id
+   where s.id = p_subscription_id and t.environment_id = v_who.environment_id;
+  if not found then
+    perform kirby.fail('KB002', format('there is no subscription %s in this environment', p_subscription_id));
+  end if;
+end;
+$$;

@@ -1,0 +1,46 @@
+-- Read a topic in order from after a position, up to its horizon (a snapshot that stays true).
+--   select * from kirby.read('orders', after => 0, max => 100);
+-- since and until bound the time of recording. KB002: no such topic. KB003.
+create or replace function kirby.read(
+  topic text,
+  after bigint default 0,
+  max integer default 100,
+  since timestamptz default null,
+  until timestamptz default null
+)
+  returns table ("position" bigint, key text, payload jsonb, headers jsonb,
+                 run_id bigint, parents bigint[], recorded_at timestamptz)
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_who     record;
+  v_topic   kirby.topic;
+  v_horizon bigint;
+begin
+  select * into v_who from kirby.principal();
+  select * into v_topic from kirby.topic t
+   where t.environment_id = v_who.environment_id and t.name = read.topic;
+  if not found then
+    perform kirby.fail('KB002', format('there is no topic %s in this environment', topic));
+  end if;
+  v_horizon := kirby.horizon(v_topic.id);
+
+  -- Each lane is one range of the primary key; merging them costs lanes × max at the most.
+  return query
+    select m.position, m.key, m.payload, m.headers, m.run_id, m.parents, m.recorded_at
+      from generate_series(0, v_topic.lanes - 1) as l (lane)
+     cross join lateral (
+           select * from kirby.message m
+            where m.topic_id = v_topic.id and m.lane = l.lane
+              and m.position > after and m.position <= v_horizon
+              and (since is null or m.recorded_at >= since)
+              and (until is null or m.recorded_at < until)
+            order by m.position
+            limit max) m
+     order by m.position
+     limit max;
+end;
+$$;

@@ -1,0 +1,21 @@
+-- Give a claim back at once, unsettled: its messages go to whoever asks next. Nothing happens if it
+-- was lost already.
+create or replace function kirby.release(p_claim_id bigint, p_fence bigint)
+  returns void
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_who record;
+begin
+  select * into v_who from kirby.principal();
+  update kirby.claim c set lease_until = '-infinity', fence = nextval('kirby.fence'),
+                           attempt = greatest(c.attempt - 1, 0)
+   where c.id = p_claim_id and c.fence = p_fence
+     and c.subscription_id in (select s.id from kirby.subscription s
+                                 join kirby.topic t on t.id = s.topic_id
+                                where t.environment_id = v_who.environment_id);
+end;
+$$;

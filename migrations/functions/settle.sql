@@ -1,0 +1,61 @@
+-- Acknowledge a claim: what its handler published and the states it changed become visible together
+-- with the acknowledgement, in one transaction, or not at all.
+--
+-- p_upto: the last position that is done; NULL for the whole claim. The rest stays claimed.
+-- p_next: claim the next batch of the subscription in the same round trip, of at most so many messages.
+-- Documents as in append_messages and append_mutations. Returns the ids of the topics that were written
+-- to (to be notified after the commit), and the next batch if there is one.
+-- KB005: the claim was lost to another worker, nothing is written. KB003, KB004, KB007.
+create or replace function kirby.settle(
+  p_claim_id bigint,
+  p_fence bigint,
+  p_messages jsonb default '{}',
+  p_mutations jsonb default '{}',
+  p_upto bigint default null,
+  p_next integer default 0,
+  p_lease interval default '30 seconds'
+)
+  returns table (topics integer[], claim_id bigint, fence bigint, attempt smallint, positions bigint[],
+                 keys text[], payloads json, headers json, recorded_at timestamptz[])
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_claim kirby.claim;
+  v_own   record;
+  v_next  kirby.claim;
+begin
+  select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence for update;
+  if not found then
+    perform kirby.fail('KB005', 'the claim was lost to another worker: its lease ended before the work was done');
+  end if;
+  select * into v_own from kirby.own_subscription(v_claim.subscription_id);
+
+  if p_messages <> '{}' then
+    select a.topics into topics
+      from kirby.append_messages(v_own.environment_id, v_own.run_id, p_messages) a;
+  end if;
+  if p_mutations <> '{}' then
+    perform kirby.append_mutations(v_own.environment_id, v_own.run_id, p_mutations);
+  end if;
+
+  if p_upto < v_claim.last then
+    update kirby.claim c set first = p_upto + 1, lease_until = kirby.now() + p_lease, attempt = 1
+     where c.id = p_claim_id;
+  else
+    delete from kirby.claim c where c.id = p_claim_id;
+    if p_next > 0 then
+      v_next := kirby.take_lane(v_claim.subscription_id, v_own.topic_id, v_own.run_id, p_next, p_lease);
+    end if;
+  end if;
+
+  if v_next.id is null then
+    return query select settle.topics, null::bigint, null::bigint, null::smallint, null::bigint[],
+                        null::text[], null::json, null::json, null::timestamptz[];
+  else
+    return query select settle.topics, b.* from kirby.batch_of(v_next, v_own.topic_id) b;
+  end if;
+end;
+$$;

@@ -1,0 +1,41 @@
+-- Open a subscription of a topic under a name, from the topic's beginning if it is new.
+-- KB006: it exists with another mode. KB001: a bad name. KB003.
+create or replace function kirby.subscribe(
+  p_topic text,
+  p_name text,
+  p_mode text default 'ordered',
+  out subscription_id integer,
+  out topic_id integer
+)
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_who  record;
+  v_mode text;
+begin
+  if p_name is null or p_name !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$' then
+    perform kirby.fail('KB001', format('%L is not a name for a subscription: letters, digits, dots, dashes and underscores, at most 200', p_name));
+  elsif p_mode not in ('ordered', 'shared') then
+    perform kirby.fail('KB001', format('%L is not a mode of a subscription: ordered or shared', p_mode));
+  end if;
+  select * into v_who from kirby.principal();
+  topic_id := kirby.topic_id(v_who.environment_id, p_topic);
+
+  insert into kirby.subscription (topic_id, name, mode) values (topic_id, p_name, p_mode)
+      on conflict do nothing;
+  select s.id, s.mode into subscription_id, v_mode
+    from kirby.subscription s where s.topic_id = subscribe.topic_id and s.name = p_name;
+  if v_mode <> p_mode then
+    perform kirby.fail('KB006', format('subscription %s of topic %s is %s, not %s', p_name, p_topic, v_mode, p_mode));
+  end if;
+
+  insert into kirby.cursor (subscription_id, lane)
+  select subscribe.subscription_id, l.lane
+    from kirby.topic t, generate_series(0, t.lanes - 1) as l (lane)
+   where t.id = subscribe.topic_id
+      on conflict do nothing;
+end;
+$$;

@@ -1,0 +1,36 @@
+-- Who may do what, laid anew with every migration. Workers have the protocol functions and nothing else.
+revoke all on schema kirby from public;
+revoke all on all functions in schema kirby from public;
+revoke all on all tables in schema kirby from public;
+alter default privileges revoke execute on functions from public;
+
+grant usage on schema kirby to kirby_server, kirby_worker, kirby_auditor;
+
+-- The protocol: what the SDK and psql call. A changed meaning is a new name (…_v2).
+grant execute on function
+  kirby.hello(), kirby.protocol(),
+  kirby.publish(text, jsonb, text, jsonb),
+  kirby.write(jsonb, jsonb),
+  kirby.read(text, bigint, integer, timestamptz, timestamptz),
+  kirby.subscribe(text, text, text),
+  kirby.claim(integer, integer, interval),
+  kirby.settle(bigint, bigint, jsonb, jsonb, bigint, integer, interval),
+  kirby.renew(bigint, bigint, interval),
+  kirby.release(bigint, bigint),
+  kirby.get_entries(text, text[], text, text, integer)
+to kirby_worker, kirby_server;
+
+-- The server: everything but changing what is in a log.
+grant execute on all functions in schema kirby to kirby_server;
+grant select on all tables in schema kirby to kirby_server;
+grant select on all sequences in schema kirby to kirby_server;
+grant insert, update, delete on
+  kirby.job, kirby.artifact, kirby.release, kirby.deployment, kirby.deployment_version, kirby.tick,
+  kirby.supervisor, kirby.lease, kirby.variable, kirby.token, kirby.account, kirby.session, kirby.login_failure
+to kirby_server;
+grant insert on kirby.log_line to kirby_server;
+grant usage on sequence kirby.position to kirby_server;
+
+grant select on
+  kirby.event_log
+to kirby_auditor;
