@@ -40,6 +40,8 @@ def migrate(connection: Connection) -> None:
 if connection := context.config.attributes.get("connection"):
     migrate(connection)
 else:
-    engine = create_engine(os.environ["KIRBY_DSN"].replace("postgresql://", "postgresql+psycopg://"))
+    engine = create_engine(
+        os.environ["KIRBY_DSN"].replace("postgresql://", "postgresql+psycopg://")
+    )
     with engine.begin() as connection:
         migrate(connection)

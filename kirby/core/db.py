@@ -73,7 +73,9 @@ def translated(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
         return Conflict("two transactions met; read again and retry")
     if isinstance(error, psycopg.errors.InvalidSchemaName | psycopg.errors.UndefinedFunction):
-        return WrongSchema("this database has no Kirby schema, or an older one: run 'kirby db migrate'")
+        return WrongSchema(
+            "this database has no Kirby schema, or an older one: run 'kirby db migrate'"
+        )
     if isinstance(error, psycopg.OperationalError) and state[:2] in ("", "08", "57"):
         return Unavailable(f"the connection to the database was lost: {one_line(error)}")
     return error

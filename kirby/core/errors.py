@@ -46,7 +46,7 @@ class Taken(KirbyError):
 
 
 class WrongIsolation(KirbyError):
-    """The log is read in READ COMMITTED only; under another isolation the horizon would be wrong."""
+    """The log is read in READ COMMITTED only: elsewhere the horizon would be wrong."""
 
     sqlstate = "KB007"
 

@@ -1,0 +1,95 @@
+"""Subscriptions: claim a range of a topic, settle it, keep it, or give it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from kirby.core.db import Connection, kirby_errors
+
+LEASE = timedelta(seconds=15)
+
+SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s)"
+CLAIM = """
+    select claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at
+      from kirby.claim(%s, %s, %s)
+"""
+SETTLE = """
+    select topics, claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at
+      from kirby.settle(%s, %s, %s::jsonb, %s::jsonb, p_upto => %s, p_next => %s, p_lease => %s)
+"""
+RENEW = "select kirby.renew(%s, %s, %s)"
+RELEASE = "select kirby.release(%s, %s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A claimed range: nobody else gets these messages while the claim is held.
+
+    The lists have one item for each message, in the order of the log; ``headers`` is None if no
+    message has any. ``attempt`` counts deliveries of this range, this one included.
+    """
+
+    claim_id: int
+    fence: int
+    attempt: int
+    positions: list[int]
+    keys: list[str | None]
+    payloads: list[Any]
+    headers: list[dict[str, Any] | None] | None
+    recorded_at: list[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settle did: the topics that were written to, and the next batch if there was one."""
+
+    topics: list[int]
+    next: Batch | None
+
+
+def subscribe(conn: Connection, topic: str, name: str, mode: str = "ordered") -> tuple[int, int]:
+    """Open a subscription, at the topic's beginning if it is new; its id and the topic's."""
+    with kirby_errors():
+        [(subscription_id, topic_id)] = conn.execute(SUBSCRIBE, [topic, name, mode]).fetchall()
+    return subscription_id, topic_id
+
+
+def claim(conn: Connection, subscription_id: int, limit: int) -> Batch | None:
+    """Claim the next batch, or None if there is nothing to do."""
+    with kirby_errors():
+        row = conn.execute(CLAIM, [subscription_id, limit, LEASE]).fetchone()
+    return Batch(*row) if row else None
+
+
+def settle(
+    conn: Connection,
+    batch: Batch,
+    *,
+    messages: str = "{}",
+    mutations: str = "{}",
+    upto: int | None = None,
+    next: int = 0,
+) -> Settled:
+    """Acknowledge a batch (up to a position) together with what its handler wrote.
+
+    With ``next``, claim the next batch of at most so many messages in the same round trip.
+    Raises Fenced (lost to another worker) or Conflict (a state moved on); then nothing is written.
+    """
+    params = [batch.claim_id, batch.fence, messages, mutations, upto, next, LEASE]
+    with kirby_errors():
+        [(topics, *following)] = conn.execute(SETTLE, params).fetchall()
+    return Settled(topics or [], Batch(*following) if following[0] is not None else None)
+
+
+def renew(conn: Connection, batch: Batch) -> None:
+    """Keep the claim for another lease. Raises Fenced if it was lost."""
+    with kirby_errors():
+        conn.execute(RENEW, [batch.claim_id, batch.fence, LEASE])
+
+
+def release(conn: Connection, batch: Batch) -> None:
+    """Give the claim back at once, unsettled."""
+    with kirby_errors():
+        conn.execute(RELEASE, [batch.claim_id, batch.fence])

@@ -1,0 +1,63 @@
+"""Topics: write to them and read them, by the functions of the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+
+from kirby.core.db import Connection, kirby_errors
+
+WRITE = "select positions, topics from kirby.write(%s::jsonb, %s::jsonb)"
+
+READ = """
+    select position, key, payload as value, headers, run_id, parents, recorded_at
+      from kirby.read(%s, after => %s, max => %s, since => %s, until => %s)
+"""
+
+NOTIFY = "select pg_notify('kirby_topic_' || topic, '') from unnest(%s::integer[]) topic"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message as it stands in the log."""
+
+    position: int
+    key: str | None
+    value: Any
+    headers: dict[str, Any] | None
+    run_id: int | None
+    parents: list[int] | None
+    recorded_at: datetime
+
+
+def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], list[int]]:
+    """Publish and change states in one transaction; both are JSON documents (kirby.write).
+
+    Returns the positions and the ids of the topics, which are to be notified after the commit.
+    """
+    with kirby_errors():
+        [(positions, topics)] = conn.execute(WRITE, [messages, mutations]).fetchall()
+    return positions, topics
+
+
+def notify(conn: Connection, topics: list[int]) -> None:
+    """Wake the readers of these topics. Only a hint: they poll as well."""
+    with kirby_errors():
+        conn.execute(NOTIFY, [topics])
+
+
+def read(
+    conn: Connection,
+    topic: str,
+    *,
+    after: int = 0,
+    limit: int = 100,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[Entry]:
+    """Return up to ``limit`` messages that follow position ``after``, in the order of the log."""
+    with kirby_errors(), conn.cursor(row_factory=class_row(Entry)) as cursor:
+        return cursor.execute(READ, [topic, after, limit, since, until]).fetchall()

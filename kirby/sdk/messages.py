@@ -1,0 +1,56 @@
+"""What a handler may ask for beside the value: the message as it stands in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from kirby.core.subscriptions import Batch
+from kirby.core.topics import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a topic.
+
+    ``replay`` is true for what a rewind delivers again, and for what was derived from such.
+    """
+
+    topic: str
+    position: int
+    key: str | None
+    value: Any
+    headers: dict[str, Any] = field(default_factory=dict)
+    recorded_at: datetime | None = None
+    run_id: int | None = None
+    parents: tuple[int, ...] = ()
+
+    @property
+    def replay(self) -> bool:
+        return bool(self.headers.get("replay"))
+
+    @classmethod
+    def of_entry(cls, topic: str, entry: Entry) -> Message:
+        return cls(
+            topic,
+            entry.position,
+            entry.key,
+            entry.value,
+            entry.headers or {},
+            entry.recorded_at,
+            entry.run_id,
+            tuple(entry.parents or ()),
+        )
+
+    @classmethod
+    def of_batch(cls, topic: str, batch: Batch, index: int) -> Message:
+        headers = batch.headers[index] if batch.headers else None
+        return cls(
+            topic,
+            batch.positions[index],
+            batch.keys[index],
+            batch.payloads[index],
+            headers or {},
+            batch.recorded_at[index],
+        )

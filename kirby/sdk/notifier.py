@@ -1,0 +1,59 @@
+"""Wake readers after a commit: at most one notification per topic in ten milliseconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from kirby.core.errors import KirbyError
+
+PAUSE = 0.01
+
+
+class Notifier:
+    """Sends the first notification of a topic at once and gathers those that follow closely.
+
+    NOTIFY inside the transaction would make all commits of the database queue up, so it is sent
+    after the commit; it is only a hint, readers poll as well.
+    """
+
+    def __init__(self, send: Callable[[list[int]], None]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._sent: dict[int, float] = {}
+        self._pending: set[int] = set()
+        self._timer: threading.Timer | None = None
+
+    def notify(self, topics: Sequence[int]) -> None:
+        """Wake the readers of these topics, now or within ten milliseconds."""
+        now = time.monotonic()
+        with self._lock:
+            fresh = [topic for topic in topics if now - self._sent.get(topic, 0) >= PAUSE]
+            self._sent.update(dict.fromkeys(fresh, now))
+            self._pending.update(set(topics) - set(fresh))
+            if self._pending and self._timer is None:
+                self._timer = threading.Timer(PAUSE, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
+        self._try(fresh)
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        with self._lock:
+            pending, self._pending, self._timer = sorted(self._pending), set(), None
+            self._sent.update(dict.fromkeys(pending, time.monotonic()))
+        self._try(pending)
+
+    def close(self) -> None:
+        """Leave nothing unsent."""
+        if self._pending:
+            self.flush()
+
+    def _try(self, topics: list[int]) -> None:
+        """A lost hint costs a second at the most, so it is never worth an error."""
+        if topics:
+            try:
+                self._send(topics)
+            except KirbyError:
+                return

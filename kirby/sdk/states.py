@@ -1,0 +1,127 @@
+"""States in a script's words: a mapping whose every change is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kirby.core import payload, states
+from kirby.core.errors import Conflict, Invalid
+from kirby.sdk import session, work
+
+MAX_TRIES = 100
+MISSING = object()
+
+
+class State(Mapping[str, Any]):
+    """A computed table of this process's environment: keys to JSON values.
+
+    In a handler, a consume loop or a transaction, changes join the unit of work, and a key that was
+    read is checked: if somebody else changed it meanwhile, nothing is written and the handler runs
+    again. Outside, each change is written at once. Values are copies: to change one, set it again.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"kirby.state({self.name!r})"
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._read(key)[1]
+        if value is None:
+            raise KeyError(key)
+        return json.loads(value)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._read(key)[1] is not None
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        work.checked_key(key)
+        self._write(key, "set", payload.dumps(value, f"the value of {key!r} in state {self.name}"))
+
+    def __delitem__(self, key: str) -> None:
+        if self._read(key)[1] is None:
+            raise KeyError(key)
+        self._write(key, "delete", None)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self._items(""))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._items(""))
+
+    def items(self, prefix: str = "") -> Any:
+        """The keys that begin with ``prefix`` and their values, in the order of the keys."""
+        return [(key, json.loads(value)) for key, value in self._items(prefix)]
+
+    def pop(self, key: str, default: Any = MISSING) -> Any:
+        """Delete a key and return its value, or ``default`` if there is none."""
+        try:
+            value = self[key]
+        except KeyError:
+            if default is MISSING:
+                raise
+            return default
+        del self[key]
+        return value
+
+    def update(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
+        """Replace the value of a key (``default`` if it has none) by ``fn(value)``, and return it.
+
+        A concurrent change is never lost: outside a unit of work ``fn`` is called again with the
+        newer value; inside, the handler runs again.
+        """
+        if work.current() is not None:
+            self[key] = value = fn(self.get(key, default))
+            return value
+        return self._update_alone(key, fn, default)
+
+    def _update_alone(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
+        for _ in range(MAX_TRIES):
+            try:
+                with session.transaction():
+                    self[key] = value = fn(self.get(key, default))
+                return value
+            except Conflict:
+                continue
+        raise Conflict(f"key {key!r} of state {self.name} changes faster than it can be updated")
+
+    def _read(self, key: str) -> tuple[int, str | None]:
+        """The version and the JSON text of a key (None: absent), as this unit of work sees it."""
+        mine = work.current()
+        if mine is not None and (known := mine.changes.get((self.name, key))) is not None:
+            return known.read or 0, known.value
+        if not isinstance(key, str):
+            raise Invalid(f"a key is a string, not a {type(key).__name__}: {key!r}")
+        found = states.get(session.get().connection, self.name, [key])
+        version, value = (found[0].version, found[0].value) if found else (0, None)
+        if mine is not None:
+            mine.change(self.name, key, work.Change("check", value, read=version))
+        return version, value
+
+    def _write(self, key: str, op: str, value: str | None) -> None:
+        if (mine := work.current()) is not None:
+            mine.write(self.name, key, op, value)
+            return
+        alone = work.Work()
+        alone.write(self.name, key, op, value)
+        session.get().commit(alone)
+
+    def _items(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """What is stored, overlaid with what this unit of work has changed."""
+        stored = {
+            entry.key: entry.value
+            for entry in states.items(session.get().connection, self.name, prefix)
+        }
+        if (mine := work.current()) is not None:
+            for (name, key), change in mine.changes.items():
+                if name == self.name and key.startswith(prefix):
+                    stored[key] = change.value
+        return ((key, value) for key, value in sorted(stored.items()) if value is not None)
+
+
+def state(name: str) -> State:
+    """A state of this process's environment; made at its first change."""
+    return State(name)

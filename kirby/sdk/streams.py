@@ -1,0 +1,119 @@
+"""Stream handlers: what a decorated function reads, what it wants, and where its results go."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kirby.core.errors import Invalid
+from kirby.core.subscriptions import Batch
+from kirby.sdk import work
+from kirby.sdk.messages import Message
+from kirby.sdk.topics import Out
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A function that handles the messages of a topic, one by one or in lists."""
+
+    function: Callable[..., Any]
+    topic: str
+    to: str | None
+    name: str | None
+    batch: int | None
+    wants: tuple[bool, ...]  # for each parameter: the message (True) or its value (False)
+
+    def handle(self, done: work.Work, batch: Batch, first: int, last: int) -> None:
+        """Handle messages ``first`` to ``last`` of a batch (one, or a whole list)."""
+        done.mark(*batch.positions[first : last + 1])
+        if self.batch is None:
+            arguments = [
+                Message.of_batch(self.topic, batch, first) if wanted else batch.payloads[first]
+                for wanted in self.wants
+            ]
+        else:
+            arguments = [
+                [Message.of_batch(self.topic, batch, index) for index in range(first, last + 1)]
+                if wanted
+                else batch.payloads[first : last + 1]
+                for wanted in self.wants
+            ]
+        key = batch.keys[first] if self.batch is None else None
+        for result in results(self.function(*arguments)):
+            self._publish(done, result, key)
+
+    def _publish(self, done: work.Work, result: Any, key: str | None) -> None:
+        out = result if isinstance(result, Out) else Out(result)
+        to = out.to or self.to
+        if to is None:
+            raise Invalid(
+                f"{self.function.__name__} returned a value, but its stream has no topic for it:"
+                f' say @kirby.stream("{self.topic}", to="…"), or return None'
+            )
+        out_key = key if out.key is None else out.key
+        done.publish(to, work.message(out.value, out_key, out.headers, done.parents))
+
+
+def results(returned: Any) -> Iterator[Any]:
+    """What a handler returned: nothing (None), the items of an iterator, or one value."""
+    if returned is None:
+        return
+    if isinstance(returned, Iterator):
+        yield from (result for result in returned if result is not None)
+    else:
+        yield returned
+
+
+REGISTERED: list[Stream] = []
+
+
+def stream(
+    topic: str, to: str | None = None, *, batch: int | None = None, name: str | None = None
+) -> Callable[[Function], Function]:
+    """Let a function handle every message of ``topic``, each exactly once.
+
+    The function gets the value; a parameter annotated ``kirby.Message`` gets the message. What it
+    returns is published to ``to`` with the key of the message: None for nothing, a value, an
+    ``Out``, or an iterator of those. With ``batch=500`` it gets lists of up to so many. The
+    subscription is named after the job, or ``name``. ``kirby.run()`` serves it.
+    """
+    if batch is not None and not 1 <= batch <= 10_000:
+        raise Invalid(f"batch is {batch}: from 1 to 10000")
+
+    def register(function: Function) -> Function:
+        REGISTERED.append(Stream(function, topic, to, name, batch, wants(function)))
+        return function
+
+    return register
+
+
+def wants(function: Callable[..., Any]) -> tuple[bool, ...]:
+    """Which parameters want the message. Raises Invalid for a function that cannot be a handler."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise Invalid(f"{function.__name__} is async: a handler is a plain function")
+    parameters = [
+        each
+        for each in inspect.signature(function).parameters.values()
+        if each.default is each.empty
+        and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    found = tuple(
+        each.annotation is Message
+        or (
+            isinstance(each.annotation, str)
+            and each.annotation.split(".")[-1].startswith("Message")
+        )
+        or "Message" in str(each.annotation)
+        or (each.annotation is each.empty and each.name == "message" and len(parameters) > 1)
+        for each in parameters
+    )
+    if not 1 <= len(found) <= 2 or found.count(False) > 1:
+        raise Invalid(
+            f"{function.__name__} takes {len(found)} parameters: a handler takes the value, the"
+            " message (annotated kirby.Message), or both"
+        )
+    return found
