@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from kirby.core.errors import BY_SQLSTATE, Conflict, Invalid, Unavailable, WrongSchema
@@ -79,3 +80,8 @@ def translated(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg.OperationalError) and state[:2] in ("", "08", "57"):
         return Unavailable(f"the connection to the database was lost: {one_line(error)}")
     return error
+
+
+def listen(channel: str) -> sql.Composed:
+    """The statement that listens to a channel of any name."""
+    return sql.SQL("listen {}").format(sql.Identifier(channel))

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from psycopg import sql
-
 from kirby.core import db, dsn, protocol, topics
 from kirby.core.errors import Conflict, Unavailable
 from kirby.sdk import work
@@ -55,7 +53,7 @@ class Session:
                 environment=self._environ.get("KIRBY_ENVIRONMENT"),
             )
             for channel in self._channels:
-                connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                connection.execute(db.listen(channel))
         except BaseException:
             connection.close()
             raise
@@ -66,7 +64,7 @@ class Session:
         channel = f"kirby_topic_{topic_id}"
         if channel not in self._channels:
             with db.kirby_errors():
-                self.connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                self.connection.execute(db.listen(channel))
             self._channels.add(channel)
 
     def wait(self, seconds: float) -> None:

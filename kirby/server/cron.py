@@ -154,7 +154,7 @@ def _zones() -> frozenset[str]:
 
 
 def _split(expression: str) -> list[str]:
-    text = expression.strip().lower()
+    text = expression.replace("\t", " ").strip().lower()
     if len(text) > MAX_LENGTH or not text.isascii() or not text.isprintable():
         raise Invalid("cron: the line must be plain ASCII of at most 1000 characters")
     if text.startswith("@"):

@@ -40,7 +40,7 @@ def driver(conn: Connection) -> psycopg.Connection[Any]:
 
 @contextmanager
 def unit(engine: Engine) -> Iterator[Connection]:
-    """A unit of work: committed at the end, rolled back on an error, which is raised as Kirby's own."""
+    """A unit of work: committed at the end, or rolled back on an error, raised as Kirby's own."""
     try:
         with engine.begin() as conn:
             yield conn

@@ -19,7 +19,8 @@ import sys
 from typing import NoReturn
 
 NEW_USER_NAMESPACE = 0x10000000
-SET_PARENT_DEATH_SIGNAL, KEEP_CAPABILITIES, AMBIENT, AMBIENT_RAISE = 1, 8, 47, 2
+SET_PARENT_DEATH_SIGNAL, SET_SECUREBITS, AMBIENT, AMBIENT_RAISE = 1, 28, 47, 2
+NO_SETUID_FIXUP = 4  # or access(2) would ignore the capability; PostgreSQL asks with it
 CAPABILITY_VERSION_3 = 0x20080522
 DAC_OVERRIDE = 1
 
@@ -52,7 +53,7 @@ def enter_namespace(uid: int, gid: int) -> None:
 
 def become(uid: int, gid: int) -> None:
     """Give up root for `uid`, except for reaching files."""
-    prctl(KEEP_CAPABILITIES, 1)
+    prctl(SET_SECUREBITS, NO_SETUID_FIXUP)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

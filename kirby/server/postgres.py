@@ -53,6 +53,8 @@ SETTINGS = {
 }
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
+# Fast, then without a checkpoint, then by force; each with its seconds.
+SHUTDOWN = ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, None))
 LEFT_OVER = ("is still in use", "already exists", "Address already in use", "could not bind")
 COMPLAINT = re.compile(r"(?:FATAL|PANIC|ERROR|error): +(.*)")
 LOG_LIMIT = 10 * 2**20
@@ -145,8 +147,7 @@ class Postgres:
     def stop(self) -> None:
         """Stop the server, cutting its sessions, and let go of the folder. Safe to call twice."""
         if self._child is not None:
-            first = signal.SIGINT if self._durable else signal.SIGQUIT
-            for wish, patience in ((first, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, None)):
+            for wish, patience in SHUTDOWN:
                 self._child.send_signal(wish)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._child.wait(patience)
@@ -255,10 +256,11 @@ class Postgres:
                 os.chown(path, self._identity.uid, self._identity.gid, follow_symlinks=False)
 
     def _socket_folder(self) -> str:
-        """The root if a socket's path may be that long, else a private short folder, kept."""
+        """The root if its path suits a socket, else a private short folder, kept."""
         limit = 107 if sys.platform == "linux" else 103
         room = limit - len("/.s.PGSQL.65535")
-        if len(os.fsencode(self.root)) <= room:
+        # A comma separates hosts for libpq, so it may not be part of one.
+        if len(os.fsencode(self.root)) <= room and "," not in str(self.root):
             return str(self.root)
         with contextlib.suppress(OSError, Unavailable):
             kept = Path(self._remembered("socket")).lstat()

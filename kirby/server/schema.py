@@ -24,9 +24,7 @@ def config() -> Config:
 
 def head() -> str:
     """The revision that this Kirby needs."""
-    revision = ScriptDirectory.from_config(config()).get_current_head()
-    assert revision is not None
-    return revision
+    return str(ScriptDirectory.from_config(config()).get_current_head())
 
 
 def migrate(dsn: str) -> None:
@@ -60,7 +58,9 @@ def check(dsn: str) -> None:
     """Raise WrongSchema unless the database has exactly the schema that this Kirby needs."""
     revision = current(dsn)
     if revision is None:
-        raise WrongSchema(f"the database at {db.place(dsn)} has no Kirby schema: run 'kirby db migrate'")
+        raise WrongSchema(
+            f"the database at {db.place(dsn)} has no Kirby schema: run 'kirby db migrate'"
+        )
     _refuse_newer(revision)
     if revision != head():
         raise WrongSchema(

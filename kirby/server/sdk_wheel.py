@@ -78,9 +78,8 @@ def _package_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _metadata(distribution: metadata.Distribution) -> bytes:
-    known = distribution.metadata
     needs = [need for need in distribution.requires or [] if not _of_an_extra(need)]
-    python = known.get("Requires-Python")
+    python = distribution.metadata["Requires-Python"]
     return _lines(
         "Metadata-Version: 2.1",
         f"Name: {NAME}",

@@ -15,7 +15,9 @@ begin
     return 0;
   end if;
   for v_run_id in
-    select id from kirby.run where supervisor_id = p_id and status in ('starting', 'running') order by id
+    select id from kirby.run
+     where supervisor_id = p_id and status in ('starting', 'running')
+     order by id for update  -- one that ends at this moment is seen as ended
   loop
     perform kirby.record_run(v_run_id, 'run_lost', jsonb_build_object('reason', p_reason));
     v_lost := v_lost + 1;

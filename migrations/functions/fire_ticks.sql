@@ -22,7 +22,7 @@ begin
     v_reason := case
       when exists (select from kirby.tick l
                     where l.deployment_id = v_tick.deployment_id and l.at > v_tick.at
-                      and l.at <= kirby.now() and l.status = 'planned')
+                      and l.at <= kirby.now() and l.status <> 'skipped')
         then 'a later tick was due already'
       when exists (select from kirby.run r
                     where r.deployment_id = v_tick.deployment_id

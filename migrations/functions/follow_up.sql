@@ -24,7 +24,7 @@ begin
     if p_run.replica < v_version.replicas then
       perform kirby.restart_replica(p_run);
     end if;
-  elsif p_run.status = 'lost' and v_version.rerun_lost then
+  elsif p_run.status = 'lost' and p_run.cancel_at is null and v_version.rerun_lost then
     perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null, '0',
                             p_run.attempt, 0, p_run.id, p_run.version);
   elsif p_run.status in ('failed', 'timed_out') and p_run.attempt < v_version.max_attempts then

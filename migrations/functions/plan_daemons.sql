@@ -38,6 +38,7 @@ begin
      where r.replica >= v.replicas and r.cancel_at is null
        and r.status in ('queued', 'starting', 'running')
      order by r.id
+       for update of r skip locked
   loop
     perform kirby.cancel_run(v_row.id, 'fewer replicas are deployed', 'kirby');
     v_changes := v_changes + 1;

@@ -9,7 +9,7 @@ declare
   v_restarts integer := 0;
   v_delay    interval := '0';
 begin
-  if p_run.status <> 'lost' and p_run.cancel_at is null then
+  if p_run.status not in ('lost', 'cancelled') and p_run.cancel_at is null then
     if p_run.started_at is null or p_run.ended_at - p_run.started_at < interval '30 seconds' then
       v_restarts := p_run.restarts + 1;
     end if;

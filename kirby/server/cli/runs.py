@@ -1,0 +1,134 @@
+"""kirby run: what ran, what it said, and stopping or repeating it."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from kirby.core import db, dsn
+from kirby.server import deployments, environments, runs
+from kirby.server.cli import connection, output
+
+COLUMNS = {
+    "id": "RUN",
+    "job": "JOB",
+    "environment": "ENVIRONMENT",
+    "version": "VERSION",
+    "status": "STATUS",
+    "queued_at": "QUEUED",
+    "started_at": "STARTED",
+    "ended_at": "ENDED",
+    "reason": "REASON",
+}
+PAGE = 1000
+
+
+@click.group()
+def run() -> None:
+    """Runs: see, follow, cancel and retry them."""
+
+
+@run.command("list")
+@click.option("--env", "environment", envvar="KIRBY_ENVIRONMENT", help="Only this environment.")
+@click.option("--job", help="Only this job.")
+@click.option("--status", help="Only runs in this state.")
+@click.option("-n", "limit", default=20, show_default=True, help="How many, newest first.")
+@connection.json_option
+def list_(
+    environment: str | None, job: str | None, status: str | None, limit: int, as_json: bool
+) -> None:
+    """List runs, newest first."""
+    with connection.unit() as conn:
+        where = environments.get(conn, environment) if environment else None
+        found = runs.listing(conn, where, job=job, status=status, limit=limit)
+    output.listing(found, COLUMNS, as_json=as_json, empty="no runs")
+
+
+@run.command()
+@click.argument("run_id", type=int)
+@connection.json_option
+def show(run_id: int, as_json: bool) -> None:
+    """Show one run and its events."""
+    with connection.unit() as conn:
+        found = runs.get(conn, run_id)
+        events = runs.events(conn, run_id)
+    if as_json:
+        output.document({**output.plain(found), "events": events})
+        return
+    fields = ("id", "job", "environment", "version", "status", "reason", "exit_code", "signal",
+              "cause", "actor", "replica", "attempt", "queued_at", "started_at", "ended_at",
+              "host", "pid")  # fmt: skip
+    output.facts((name.replace("_", " "), getattr(found, name)) for name in fields)
+    click.echo()
+    columns = {"recorded_at": "AT", "type": "EVENT", "actor": "BY", "data": "DATA"}
+    output.listing(events, columns, as_json=False, empty="no events")
+
+
+@run.command()
+@click.argument("run_id", type=int)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@connection.json_option
+def logs(run_id: int, follow: bool, as_json: bool) -> None:
+    """Print what a run wrote."""
+    address = dsn.find(os.environ)
+    found: list[runs.Line] = []
+    with db.connect(address, application="kirby cli") as listener:
+        listener.execute("listen kirby_log")
+        listener.execute("listen kirby_job")
+        after, over = 0, False
+        while True:
+            with connection.unit() as conn:
+                ended = runs.get(conn, run_id).ended_at is not None
+                page = runs.lines(conn, run_id, after=after, limit=PAGE)
+            if as_json:
+                found += page
+            else:
+                _print(page)
+            after = page[-1].position if page else after
+            if len(page) == PAGE:
+                continue
+            if over or not follow:
+                break
+            over = ended  # once more: what came between the two looks
+            if not over:
+                for _ in listener.notifies(timeout=1, stop_after=1):
+                    pass
+    if as_json:
+        output.document(found)
+
+
+def _print(lines: list[runs.Line]) -> None:
+    for line in lines:
+        mark = {"stderr": "! ", "kirby": "* "}.get(line.stream, "  ")
+        click.echo(f"{line.at.astimezone():%H:%M:%S.%f}"[:-3] + f" {mark}{line.text}")
+
+
+@run.command()
+@click.argument("run_id", type=int)
+@click.option("--reason", default="", help="Why; kept in the log.")
+def cancel(run_id: int, reason: str) -> None:
+    """Stop a run: SIGTERM, then SIGKILL after ten seconds."""
+    with connection.unit() as conn:
+        asked = runs.cancel(
+            conn, run_id, actor=connection.actor(), reason=reason or "asked on the command line"
+        )
+        deployments.wake_supervisors(conn)
+    click.echo(f"run {run_id} is being stopped" + ("" if asked else " already"))
+
+
+@run.command()
+@click.argument("run_id", type=int)
+@click.option("--current", is_flag=True, help="At the deployed version, not the run's own.")
+@connection.json_option
+def retry(run_id: int, current: bool, as_json: bool) -> None:
+    """Run an ended run again, at the version it had."""
+    with connection.unit() as conn:
+        new = runs.retry(conn, run_id, actor=connection.actor(), current=current)
+        deployments.wake_supervisors(conn)
+    if as_json:
+        output.document({"run": new})
+    else:
+        click.echo(f"run {new} is queued: 'kirby run logs {new} -f' follows it")
+
+

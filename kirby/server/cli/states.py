@@ -1,0 +1,80 @@
+"""kirby state: the computed tables."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from kirby.core import payload, topics
+from kirby.core.errors import Invalid
+from kirby.server import states
+from kirby.server.cli import connection, output
+from kirby.server.database import driver
+
+STATES = {"name": "STATE", "entries": "KEYS", "updated_at": "LAST CHANGE"}
+ROWS = {"key": "KEY", "version": "VERSION", "updated_at": "CHANGED", "value": "VALUE"}
+VERSIONS = {"version": "VERSION", "op": "CHANGE", "recorded_at": "AT", "run_id": "RUN", "value": "VALUE"}
+
+
+@click.group()
+def state() -> None:
+    """States: computed tables, every version kept."""
+
+
+@state.command("list")
+@connection.env_option
+@connection.json_option
+def list_(environment: str, as_json: bool) -> None:
+    """List the states of an environment."""
+    with connection.unit_in(environment) as (conn, where):
+        found = states.listing(conn, where)
+    output.listing(found, STATES, as_json=as_json, empty=f"no states in {environment}")
+
+
+@state.command()
+@click.argument("name")
+@click.argument("key", required=False)
+@click.option("-n", "limit", default=1000, show_default=True, help="How many keys at the most.")
+@connection.env_option
+@connection.json_option
+def get(name: str, key: str | None, limit: int, environment: str, as_json: bool) -> None:
+    """Print the value of KEY, or the latest version of every key."""
+    with connection.unit_in(environment) as (conn, where):
+        found = states.get(conn, where, name)
+        if key is not None:
+            output.document(states.entry(conn, found, key).value)
+            return
+        rows = states.rows(conn, found, limit=limit)
+    output.listing(rows, ROWS, as_json=as_json, empty=f"{name} is empty")
+
+
+@state.command("set")
+@click.argument("name")
+@click.argument("key")
+@click.argument("value")
+@connection.env_option
+def set_(name: str, key: str, value: str, environment: str) -> None:
+    """Set KEY to VALUE, JSON; the version before it is kept."""
+    try:
+        given = json.loads(value)
+    except ValueError:
+        raise Invalid(f"{value[:80]!r} is not JSON (a text needs its own quotes: '\"text\"')") from None
+    mutation = {name: [{"k": key, "o": "set", "v": given}]}
+    with connection.unit_in(environment) as (conn, _):
+        topics.write(driver(conn), "{}", payload.dumps(mutation, "the value"))
+        states.audit(conn, environment, name, key, given, actor=connection.actor())
+    click.echo(f"{name}[{key}] is set")
+
+
+@state.command()
+@click.argument("name")
+@click.argument("key")
+@click.option("-n", "limit", default=100, show_default=True, help="How many versions, newest first.")
+@connection.env_option
+@connection.json_option
+def history(name: str, key: str, limit: int, environment: str, as_json: bool) -> None:
+    """Print every version of KEY, newest first."""
+    with connection.unit_in(environment) as (conn, where):
+        found = states.history(conn, states.get(conn, where, name), key, limit=limit)
+    output.listing(found, VERSIONS, as_json=as_json, empty=f"{key} was never set in {name}")

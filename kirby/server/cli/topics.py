@@ -1,0 +1,125 @@
+"""kirby topic: publish, read and follow."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+
+import click
+
+from kirby.core import db, dsn, protocol
+from kirby.core import topics as log
+from kirby.server import topics
+from kirby.server.cli import connection, output
+from kirby.server.cli.schedules import moment
+
+COLUMNS = {
+    "name": "TOPIC",
+    "lanes": "LANES",
+    "messages": "MESSAGES",
+    "last_at": "LAST MESSAGE",
+    "subscriptions": "SUBSCRIPTIONS",
+}
+PAGE = 1000
+
+
+@click.group()
+def topic() -> None:
+    """Topics: publish, read and follow messages."""
+
+
+@topic.command("list")
+@connection.env_option
+@connection.json_option
+def list_(environment: str, as_json: bool) -> None:
+    """List the topics of an environment."""
+    with connection.unit_in(environment) as (conn, where):
+        found = topics.listing(conn, where)
+    output.listing(found, COLUMNS, as_json=as_json, empty=f"no topics in {environment}")
+
+
+@topic.command()
+@click.argument("name")
+@click.argument("payload")
+@click.option("--key", help="What orders it.")
+@connection.env_option
+@connection.json_option
+def publish(name: str, payload: str, key: str | None, environment: str, as_json: bool) -> None:
+    """Publish PAYLOAD, a JSON value, to a topic."""
+    with connection.unit_in(environment) as (conn, where):
+        position = topics.publish(conn, where, name, payload, actor=connection.actor(), key=key)
+    if as_json:
+        output.document({"position": position})
+    else:
+        click.echo(f"published at position {position}")
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--after", default=0, help="Begin after this position.")
+@click.option("--since", help="Recorded at or after this time (ISO 8601).")
+@click.option("--until", help="Recorded before this time (ISO 8601).")
+@click.option("-n", "limit", default=100, show_default=True, help="How many at the most.")
+@connection.env_option
+@connection.json_option
+def read(
+    name: str,
+    after: int,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """Print messages of a topic in order, one JSON object a line (--json: one document)."""
+    start, end = _moment(since), _moment(until)
+    with connection.unit_in(environment):
+        pass  # names the environment that does not exist, before the topic
+    with _reader(environment) as reader:
+        found = log.read(reader, name, after=after, limit=limit, since=start, until=end)
+    if as_json:
+        output.document(found)
+    else:
+        _print(found)
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--after", type=int, help="Begin after this position; with what comes otherwise.")
+@connection.env_option
+def tail(name: str, after: int | None, environment: str) -> None:
+    """Print messages as they come, one JSON object a line, until Ctrl-C."""
+    with connection.unit_in(environment) as (conn, where):
+        found = topics.get(conn, where, name)
+    with _reader(environment) as reader:
+        reader.execute("select set_config('application_name', 'kirby tail', false)")
+        channel = f"kirby_topic_{found.id}"
+        reader.execute(db.listen(channel))
+        position = after if after is not None else (found.last_position or 0)
+        while True:
+            page = log.read(reader, name, after=position, limit=PAGE)
+            _print(page)
+            if page:
+                position = page[-1].position
+            if len(page) < PAGE:
+                for _ in reader.notifies(timeout=1, stop_after=1):
+                    pass
+
+
+def _reader(environment: str) -> db.Connection:
+    """A connection in autocommit, as the horizon needs it."""
+    reader = db.connect(dsn.find(os.environ), application="kirby cli")
+    protocol.greet(reader, token=os.environ.get("KIRBY_TOKEN"), environment=environment)
+    return reader
+
+
+def _moment(text: str | None) -> datetime | None:
+    return moment(text, "UTC") if text else None
+
+
+def _print(entries: list[log.Entry]) -> None:
+    for entry in entries:
+        click.echo(json.dumps(output.plain(entry), default=output.plain, ensure_ascii=False))
+
+

@@ -1,0 +1,144 @@
+"""Write lines to the log, in one thread with a connection of its own, each exactly once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import psycopg
+
+from kirby.core import db
+from kirby.core.errors import Fenced, KirbyError, Unavailable
+from kirby.server.supervisor.backlog import Backlog, Batch
+from kirby.server.supervisor.lines import Line
+from kirby.server.supervisor.link import Link
+
+log = logging.getLogger("kirby.supervisor")
+
+APPEND = "select kirby.append_log_lines(%s, %s::jsonb), pg_current_xact_id()::text"
+WAS_COMMITTED = "select pg_xact_status(%s::xid8)"
+NOW = "select extract(epoch from kirby.now())::float8"
+REFUSED = "a line that the database refuses was left out"
+
+
+class Clock:
+    """The database's clock, as seconds since 1970: the only one that log lines are stamped with."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._offset
+
+    def set(self, conn: db.Connection) -> None:
+        """Read the database's clock; half of the round trip is on the way back."""
+        before = time.monotonic()
+        now = float(db.scalar(conn, NOW))
+        self._offset = now - (before + time.monotonic()) / 2
+
+
+class Shipper:
+    """Takes batches from the backlog; keeps one until the database has it.
+
+    `on_end(run_id)` is called once all lines of a run are committed, `on_fenced(owner)` when the
+    database says that the supervisor lost its runs; both in the shipper's thread.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        backlog: Backlog,
+        clock: Clock,
+        on_end: Callable[[int], None],
+        on_fenced: Callable[[uuid.UUID], None],
+    ) -> None:
+        self._backlog = backlog
+        self._clock = clock
+        self._on_end = on_end
+        self._on_fenced = on_fenced
+        self._link = Link(dsn, "kirby supervisor: logs", self._prepare)
+        self._batch: Batch | None = None
+        self._sent: list[str] = []  # transactions of this batch whose fate is unknown
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kirby shipper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Write what is in the backlog, for at most so many seconds, and end the thread."""
+        self._stopping.set()
+        self._thread.join(timeout)
+
+    def tick(self, timeout: float) -> None:
+        """One pass: write one batch, waiting at most so long for lines. Raises Unavailable."""
+        self._batch = self._batch or self._backlog.take(timeout)
+        if self._batch is None:
+            return
+        try:
+            self._ship(self._batch)
+        except Fenced:
+            self._batch, owner = None, self._batch.owner
+            self._backlog.done()
+            self._on_fenced(owner)
+            return
+        ends, self._batch = self._batch.ends, None
+        self._backlog.done()
+        for run_id in ends:
+            self._on_end(run_id)
+
+    def _run(self) -> None:
+        while not (self._stopping.is_set() and self._backlog.is_empty()):
+            try:
+                self.tick(0.0 if self._stopping.is_set() else 0.5)
+            except Unavailable:
+                self._stopping.wait(max(0.05, self._link.retry_at - time.monotonic()))
+                if self._stopping.is_set():
+                    time.sleep(0.1)  # until stop() loses patience
+            except Exception:  # the shipper serves all runs
+                log.exception("the shipper of log lines stumbled")
+                self._stopping.wait(1.0)
+        self._link.drop()
+
+    def _prepare(self, conn: db.Connection) -> None:
+        conn.execute("set statement_timeout = '30s'")
+        # Its share lock would keep the supervisor from renewing its lease.
+        conn.execute("set idle_in_transaction_session_timeout = '5s'")
+        self._clock.set(conn)
+
+    def _ship(self, batch: Batch) -> None:
+        with self._link.use() as conn:
+            if batch.lines and not self._arrived(conn):
+                self._append(conn, batch.owner, batch.lines)
+            self._sent = []
+            if batch.lines:
+                conn.execute("notify kirby_log")
+
+    def _arrived(self, conn: db.Connection) -> bool:
+        """Whether the connection was lost after a commit of this batch, not before."""
+        return any(_committed(conn, transaction) for transaction in self._sent)
+
+    def _append(self, conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
+        """In one transaction, so that a lost connection leaves one question: was it committed?"""
+        with conn.transaction():
+            self._append_all(conn, owner, lines)
+            transaction = db.scalar(conn, "select pg_current_xact_id()::text")
+            self._sent = [transaction]
+
+    def _append_all(self, conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
+        try:
+            with conn.transaction():
+                conn.execute("select kirby.append_log_lines(%s, %s::jsonb)", [owner, _json(lines)])
+        except psycopg.DataError as error:
+            if len(lines) > 1:
+                middle = len(lines) // 2
+                self._append_all(conn, owner, lines[:middle])
+                self._append_all(conn, owner, lines[middle:])
+                return
+            log.warning("run %s: a line was refused: %s", lines[0].run_id, db.one_line(error))
+            notice = lines[0]._replace(stream="kirby", level="warning", text=REFUSED)
+            conn.execute("select kirby.append_log_lines(%s, %s::jsonb)", [owner, _json([notice])])

@@ -1,0 +1,88 @@
+"""The admin UI: every route, every middleware and every error page in one view."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route
+
+from kirby.core.errors import KirbyError
+from kirby.server.paths import UI
+from kirby.server.settings import Settings
+from kirby.server.web import (
+    health,
+    jobs,
+    live,
+    login,
+    overview,
+    pages,
+    runs,
+    security,
+    states,
+    statics,
+    topics,
+)
+
+ROUTES = [
+    Route("/", overview.show, name="overview"),
+    Route("/jobs", jobs.listing, name="jobs"),
+    Route("/jobs/{job}", jobs.show, name="job"),
+    Route("/jobs/{job}/source", jobs.source, name="job_source"),
+    Route("/jobs/{job}/trigger", jobs.trigger, name="job_trigger", methods=["POST"]),
+    Route("/runs", runs.listing, name="runs"),
+    Route("/runs/{run_id:int}", runs.show, name="run"),
+    Route("/runs/{run_id:int}/log.txt", runs.log, name="run_log"),
+    Route("/runs/{run_id:int}/live", live.stream, name="run_live"),
+    Route("/runs/{run_id:int}/cancel", runs.cancel, name="run_cancel", methods=["POST"]),
+    Route("/runs/{run_id:int}/retry", runs.retry, name="run_retry", methods=["POST"]),
+    Route("/topics", topics.listing, name="topics"),
+    Route("/topics/{topic}", topics.show, name="topic", methods=["GET", "POST"]),
+    Route("/messages/{position:int}", topics.message, name="message"),
+    Route("/states", states.listing, name="states"),
+    Route("/states/{state}", states.show, name="state"),
+    Route("/states/{state}/key", states.history, name="state_key"),
+    Route("/health", health.show, name="health"),
+    Route("/login", login.show, name="login", methods=["GET", "POST"]),
+    Route("/logout", login.log_out, name="logout", methods=["POST"]),
+    Route("/theme", login.theme, name="theme", methods=["POST"]),
+    Route("/favicon.ico", statics.favicon, name="favicon"),
+    Route("/healthz", health.alive, name="healthz"),
+    Route("/readyz", health.ready, name="readyz"),
+    Mount("/static/htmx", statics.Files(statics.htmx()), name="htmx"),
+    Mount("/static", statics.Files(UI / "static"), name="static"),
+]
+
+
+def create_app(settings: Settings, engine: Engine) -> Starlette:
+    """The app over an engine that logs in as kirby_server; ``app.state`` carries what it uses."""
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[
+            Middleware(security.Headers),
+            Middleware(security.SameSite),
+            Middleware(security.Sessions),
+        ],
+        exception_handlers={
+            KirbyError: pages.refuse,
+            HTTPException: pages.refuse_http,
+            Exception: pages.broken,
+        },
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.state.engine = engine
+    app.state.hub = live.Hub(settings.dsn or "")
+    app.state.templates = pages.templates(app)
+    app.state.hashing = login.limiter()
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with app.state.hub.listening():
+        yield

@@ -1,0 +1,168 @@
+"""Rendering a page, the unit of work around a request, and the error pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jinja2 import Environment as Jinja
+from jinja2 import FileSystemLoader, StrictUndefined
+from sqlalchemy import Connection
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from kirby.core import errors
+from kirby.server.accounts import Account
+from kirby.server.database import unit
+from kirby.server.environments import Environment
+from kirby.server.paths import UI
+from kirby.server.web import charts, formats
+
+STATUS: dict[type[Exception], int] = {
+    errors.Invalid: 400,
+    errors.Denied: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Fenced: 409,
+    errors.Taken: 409,
+    errors.WrongTransition: 409,
+    errors.Busy: 503,
+    errors.Unavailable: 503,
+    errors.WrongSchema: 503,
+}
+TITLES = {
+    400: "That cannot be done",
+    401: "Please log in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Not possible here",
+    409: "Not possible now",
+    500: "Something broke",
+    503: "Not available",
+}
+THEMES = ("auto", "light", "dark")
+STATEMENT_TIMEOUT = "set local statement_timeout = '15s'"  # no page may hold the database up
+
+
+def templates(app: Starlette) -> Jinja:
+    """The template environment: everything escaped, a name that does not exist is an error."""
+    jinja = Jinja(
+        loader=FileSystemLoader(UI / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.globals["path"] = lambda name, **params: str(app.url_path_for(name, **params))
+    jinja.globals |= {"charts": charts, "themes": THEMES}
+    jinja.filters |= formats.FILTERS
+    return jinja
+
+
+@contextmanager
+def reading(request: Request) -> Iterator[Connection]:
+    """The unit of work of a request; what it changed is committed at its end."""
+    with unit(request.app.state.engine) as conn:
+        conn.exec_driver_sql(STATEMENT_TIMEOUT)
+        yield conn
+
+
+def account(request: Request) -> Account:
+    """Who is asking."""
+    found: Account = request.state.account
+    return found
+
+
+def environment(request: Request) -> Environment:
+    """The environment that the page is about."""
+    found: Environment = request.state.environment
+    return found
+
+
+def partial(request: Request) -> bool:
+    """Whether htmx asks for the changing part of a page alone."""
+    return "hx-request" in request.headers
+
+
+def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
+    """The page of a template. Templates see the request, who asks, the environment and the time."""
+    return HTMLResponse(text(request, template, **context), status_code=status)
+
+
+def text(request: Request, template: str, **context: Any) -> str:
+    """What a template says, for pages and for parts of them that are streamed."""
+    state = request.state
+    shared = {
+        "request": request,
+        "account": getattr(state, "account", None),
+        "environments": getattr(state, "environments", []),
+        "environment": getattr(state, "environment", None),
+        "now": getattr(state, "now", None),
+        "theme": theme(request),
+    }
+    page = request.app.state.templates.get_template(template)
+    return str(page.render(shared | context))
+
+
+def theme(request: Request) -> str:
+    """auto (as the system), light or dark."""
+    chosen = request.cookies.get("kirby_theme", "auto")
+    return chosen if chosen in THEMES else "auto"
+
+
+def here(address: str) -> str:
+    """A path of this site to go back to; anything else becomes the front page."""
+    safe = address.startswith("/") and not address.startswith(("//", "/\\"))
+    return address if safe and address.isprintable() else "/"
+
+
+def number(request: Request, name: str) -> int | None:
+    """A whole number of the address, or None; raises Invalid."""
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 19):
+        raise errors.Invalid(f"{name} must be a whole number, not {given!r}")
+    return int(given)
+
+
+def word(request: Request, name: str) -> str:
+    """A text of the address without NUL, which PostgreSQL cannot compare; raises Invalid."""
+    given = request.query_params.get(name, "")
+    if "\x00" in given:
+        raise errors.Invalid(f"{name} holds a NUL character")
+    return given
+
+
+def plain(status: int, message: str) -> Response:
+    """An answer where no page can be drawn."""
+    return PlainTextResponse(message + "\n", status_code=status)
+
+
+def refuse(request: Request, error: Exception) -> Response:
+    """The page for an error that Kirby raised on purpose."""
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
+    return _error(request, status, str(error))
+
+
+def refuse_http(request: Request, error: Exception) -> Response:
+    """The page for an address or a method that does not exist."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _error(request, 404, f"there is no page {request.url.path}")
+    return _error(request, error.status_code, str(error.detail))
+
+
+def broken(request: Request, error: Exception) -> Response:
+    """The page for an error that nobody expected; the log has it, the page shows none of it."""
+    return _error(request, 500, "Kirby met an error it did not expect; its log says more")
+
+
+def _error(request: Request, status: int, message: str) -> Response:
+    title = TITLES.get(status, "That did not work")
+    if partial(request):
+        return plain(status, message)
+    return render(request, "error.html", status, title=title, message=message, code=status)

@@ -1,0 +1,172 @@
+"""What stands before every page: headers, the same-site rule for changes, and who is asking.
+
+These are ASGI middlewares, so they are async by nature; what they ask the database runs in a thread.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kirby.core.errors import Denied, KirbyError
+from kirby.server import accounts, environments, query
+from kirby.server.database import unit
+from kirby.server.web import pages
+
+SESSION_COOKIE = "kirby_session"
+ENVIRONMENT_COOKIE = "kirby_env"
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+OPEN = ("/login", "/healthz", "/readyz", "/favicon.ico")  # and everything below /static/
+FOR_VIEWERS = ("/logout", "/theme")  # what somebody may post who may change nothing
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "object-src 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Headers:
+    """Security headers on every answer; what is behind the login is not kept by any cache."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+                headers.add_vary_header("HX-Request")
+            await send(message)
+
+        await self.app(scope, receive, sending if scope["type"] == "http" else send)
+
+
+class SameSite:
+    """Refuse changes that another site asks for: browsers say where a request comes from."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _same_site(scope["method"], RequestHeaders(scope=scope)):
+            refusal = pages.plain(403, "This request came from another site, so it was refused.")
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _same_site(method: str, headers: RequestHeaders) -> bool:
+    """Neither header: no browser sent it, so no other site can be behind it."""
+    if method in SAFE:
+        return True
+    if fetch_site := headers.get("sec-fetch-site"):
+        return fetch_site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+class Sessions:
+    """Who is asking, in which environment, and when: on ``request.state`` of every page.
+
+    Nobody comes past without an account but to OPEN; nobody who is a viewer comes past to change.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _open(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            refusal = await run_in_threadpool(_enter, request, request.app.state.engine)
+        except KirbyError as error:
+            refusal = await run_in_threadpool(pages.refuse, request, error)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, receive, _remembering(request, send))
+
+
+def _open(path: str) -> bool:
+    return path in OPEN or path.startswith("/static/")
+
+
+def _enter(request: Request, engine: Engine) -> Response | None:
+    """Fill ``request.state``; the answer instead of the page, if there is a reason for one."""
+    secret = request.cookies.get(SESSION_COOKIE)
+    with unit(engine) as conn:
+        account = accounts.recognise(conn, secret) if secret else None
+        if account is None:
+            return _to_login(request)
+        state = request.state
+        state.account, state.secret = account, secret
+        state.now = query.value(conn, "select kirby.now()")
+        state.environments = environments.listing(conn)
+    state.environment = _environment(request)
+    changes = request.method not in SAFE and request.url.path not in FOR_VIEWERS
+    if changes and not account.may_operate:
+        return pages.refuse(request, Denied(f"{account.login} is a viewer: ask an operator"))
+    return None
+
+
+def _environment(request: Request) -> environments.Environment:
+    """The one asked for by ?env=, else the one looked at last, else the server's own."""
+    known: list[environments.Environment] = request.state.environments
+    if asked := request.query_params.get("env"):
+        return environments.pick(known, asked)
+    by_name = {environment.name: environment for environment in known}
+    default = by_name.get(request.app.state.settings.environment, known[0])
+    return by_name.get(request.cookies.get(ENVIRONMENT_COOKIE, ""), default)
+
+
+def _to_login(request: Request) -> Response:
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    target = "/login" if request.method not in SAFE else f"/login?next={quote(here)}"
+    if "hx-request" in request.headers:
+        current = urlsplit(request.headers.get("hx-current-url", ""))
+        page = quote(current.path + (f"?{current.query}" if current.query else ""))
+        return Response(status_code=401, headers={"HX-Redirect": f"/login?next={page or '/'}"})
+    if request.url.path.endswith("/live"):
+        return Response(status_code=204)  # what tells an EventSource to stop
+    return RedirectResponse(target, status_code=303)
+
+
+def _remembering(request: Request, send: Send) -> Send:
+    """Set the cookie of the environment when the address chose one."""
+    if "env" not in request.query_params or request.method not in SAFE:
+        return send
+    name = request.state.environment.name
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            cookie = f"{ENVIRONMENT_COOKIE}={name}; Path=/; Max-Age=31536000; HttpOnly; SameSite=lax"
+            MutableHeaders(scope=message).append("Set-Cookie", cookie)
+        await send(message)
+
+    return sending
