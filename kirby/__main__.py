@@ -10,7 +10,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "kirby" and error.name != "kirby.server":
             raise
-        sys.exit(f"kirby: {error.name} is missing: pip install 'kirby[server]' has the command line")
+        sys.exit(
+            f"kirby: {error.name} is missing: pip install 'kirby[server]' has the command line"
+        )
     command_line()
 
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from argon2 import PasswordHasher
@@ -77,6 +77,13 @@ ANY_ACCOUNT = "select exists (select from kirby.account)"
 LOCK_ACCOUNTS = "lock table kirby.account in share row exclusive mode"
 
 
+END_SESSIONS = "delete from kirby.session where account_id = %(account_id)s"
+
+
+class TooManyAttempts(Denied):
+    """This login or address failed too often: wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Who a session belongs to."""
@@ -106,7 +113,7 @@ class Attempt:
 
     login: str
     account: Account | None
-    password_hash: str
+    password_hash: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +140,7 @@ def listing(conn: Connection) -> list[Entry]:
 def add(conn: Connection, login: str, password: str, role: str, *, actor: str) -> int:
     """Add an account and return its id; audited. Raises Invalid or Taken."""
     check(login, password, role)
-    account_id = query.value(
-        conn, ADD, login=login, password_hash=HASHER.hash(password), role=role
-    )
+    account_id = query.value(conn, ADD, login=login, password_hash=HASHER.hash(password), role=role)
     if account_id is None:
         raise Taken(f"there is an account {login} already")
     _audit(conn, actor, "account_added", login, f'{{"role": "{role}"}}')
@@ -154,9 +159,20 @@ def check(login: str, password: str, role: str) -> None:
         raise Invalid(f"the password is too long: at most {MAX_PASSWORD} bytes")
 
 
+def set_password(conn: Connection, login: str, password: str, *, actor: str) -> None:
+    """Give an account a new password and end its sessions; audited. Raises Invalid or NotFound."""
+    known = query.row(conn, _Known, BY_LOGIN, login=login)
+    if known is None:
+        raise query.missing("account", login, [each.login for each in listing(conn)])
+    check(login, password, known.role)
+    query.execute(conn, REHASH, password_hash=HASHER.hash(password), account_id=known.id)
+    query.execute(conn, END_SESSIONS, account_id=known.id)
+    _audit(conn, actor, "password_changed", login, None)
+
+
 def ensure_admin(conn: Connection) -> str | None:
     """Make the first account, ``admin``, and return its password; None if there is any account."""
-    query.driver(conn).execute(LOCK_ACCOUNTS)
+    query.execute(conn, LOCK_ACCOUNTS)
     if query.value(conn, ANY_ACCOUNT):
         return None
     password = readable_password()
@@ -171,19 +187,19 @@ def readable_password() -> str:
 
 
 def attempt(conn: Connection, login: str, address: str) -> Attempt:
-    """Begin a login; commit before the password is checked, so that guesses in parallel count.
+    """Begin a login; commit before the password is checked: guesses in parallel count as well.
 
-    Raises Denied, with the seconds to wait, after too many failures for this login or address.
+    Raises TooManyAttempts, with the time to wait, after too many failures for this login or address.
     """
-    query.driver(conn).execute(LOCK)
-    query.driver(conn).execute(FORGET_OLD)
+    query.execute(conn, LOCK)
+    query.execute(conn, FORGET_OLD)
     login = login.strip().lower()
     known = query.row(conn, _Known, BY_LOGIN, login=login)
     counted = _counted_as(login, known)
-    wait = _wait(query.row(conn, _Failures, FAILURES, login=counted, address=address))
+    wait = _wait(query.one(conn, _Failures, FAILURES, login=counted, address=address))
     if wait > 0:
-        raise Denied(f"too many failed logins: try again in {_spoken(wait)}")
-    query.driver(conn).execute(COUNT_FAILURE, {"login": counted, "address": address})
+        raise TooManyAttempts(f"too many failed logins: try again in {_spoken(wait)}")
+    query.execute(conn, COUNT_FAILURE, login=counted, address=address)
     if known is None:
         return Attempt(counted, None, _dummy_hash())
     return Attempt(counted, Account(known.id, known.login, known.role), known.password_hash)
@@ -196,8 +212,7 @@ def _counted_as(login: str, known: _Known | None) -> str:
     return "unknown:" + hashlib.sha256(login.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _wait(failures: _Failures | None) -> float:
-    assert failures is not None
+def _wait(failures: _Failures) -> float:
     return max(
         _left(failures.of_login, failures.since_login, FREE_PER_LOGIN, LONGEST_PER_LOGIN),
         _left(failures.of_address, failures.since_address, FREE_PER_ADDRESS, LONGEST_PER_ADDRESS),
@@ -223,29 +238,29 @@ def _dummy_hash() -> str:
     return HASHER.hash(secrets.token_urlsafe())
 
 
-def verify(begun: Attempt, password: str) -> bool:
-    """Whether the password is right. Takes 64 MiB and a tenth of a second: no connection is held."""
+def verify(begun: Attempt, password: str) -> Account | None:
+    """The account, if the password is its own.
+
+    Takes 64 MiB and a tenth of a second: hold no connection meanwhile.
+    """
     if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD:
-        return False
+        return None
     try:
         HASHER.verify(begun.password_hash, password)
     except (VerificationError, InvalidHashError):
-        return False
-    return begun.account is not None
+        return None
+    return begun.account
 
 
-def admit(conn: Connection, begun: Attempt, password: str, address: str) -> str:
+def admit(conn: Connection, begun: Attempt, account: Account, password: str) -> str:
     """The password was right: open a session and return its secret, for the cookie; audited."""
-    assert begun.account is not None
     if HASHER.check_needs_rehash(begun.password_hash):
         fresh = HASHER.hash(password)
-        query.driver(conn).execute(
-            REHASH, {"password_hash": fresh, "account_id": begun.account.id}
-        )
-    query.driver(conn).execute(FORGET, {"login": begun.login})
-    query.driver(conn).execute(CLOSE_EXPIRED)
-    secret = open_session(conn, begun.account)
-    _audit(conn, begun.account.login, "logged_in", begun.account.login, None)
+        query.execute(conn, REHASH, password_hash=fresh, account_id=account.id)
+    query.execute(conn, FORGET, login=begun.login)
+    query.execute(conn, CLOSE_EXPIRED)
+    secret = open_session(conn, account)
+    _audit(conn, account.login, "logged_in", account.login, None)
     return secret
 
 
@@ -259,9 +274,8 @@ def refuse(conn: Connection, begun: Attempt) -> Denied:
 def open_session(conn: Connection, account: Account) -> str:
     """A new session of an account; its secret, of which only the hash is kept."""
     secret = secrets.token_urlsafe(32)
-    query.driver(conn).execute(
-        OPEN_SESSION,
-        {"hash": _hash(secret), "account_id": account.id, "hours": SESSION_HOURS},
+    query.execute(
+        conn, OPEN_SESSION, hash=_hash(secret), account_id=account.id, hours=SESSION_HOURS
     )
     return secret
 
@@ -273,7 +287,7 @@ def recognise(conn: Connection, secret: str) -> Account | None:
 
 def log_out(conn: Connection, account: Account, secret: str) -> None:
     """End a session at once; audited."""
-    query.driver(conn).execute(CLOSE_SESSION, {"hash": _hash(secret)})
+    query.execute(conn, CLOSE_SESSION, hash=_hash(secret))
     _audit(conn, account.login, "logged_out", account.login, None)
 
 

@@ -13,13 +13,11 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from kirby.core.errors import Invalid, Taken
-from kirby.server import cron, environments, query
+from kirby.server import cron, environments, query, variables
 from kirby.server.locks import Lock
 from kirby.server.scripts import Script
 from kirby.server.sdk_wheel import SdkWheel
 from kirby.server.tables import artifact, deployment, deployment_version, job, release
-
-MAX_VARIABLE = 128 * 1024 - 1  # bytes; Linux takes no longer string in an environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def check(conn: Connection, plan: Plan) -> None:
     if plan.daemon and plan.schedules:
         raise Invalid(f"{plan.name} cannot be both a daemon and scheduled: choose one")
     _check_counts(plan)
-    _check_variables(plan.variables)
+    variables.check(plan.variables)
     for expression in plan.schedules:
         cron.parse(expression)
     cron.zone(plan.tz)
@@ -91,16 +89,6 @@ def _check_counts(plan: Plan) -> None:
         raise Invalid(f"replicas are for daemons: {plan.name} is {plan.kind} (add --daemon)")
     if not 1 <= plan.max_attempts <= 100:
         raise Invalid(f"max-attempts is {plan.max_attempts}: from 1 to 100")
-
-
-def _check_variables(variables: Mapping[str, str]) -> None:
-    for name, value in variables.items():
-        if not (name.isascii() and name.isidentifier()):
-            raise Invalid(f"{name!r} is not a name for a variable: letters, digits, underscores")
-        if name.startswith("KIRBY_"):
-            raise Invalid(f"the variable {name} is Kirby's own: choose another name")
-        if "\0" in value or len(value.encode()) > MAX_VARIABLE:
-            raise Invalid(f"the variable {name} cannot be passed on: NUL in it, or over 128 KB")
 
 
 def deploy(

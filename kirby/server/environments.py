@@ -35,3 +35,11 @@ def pick(known: list[Environment], name: str) -> Environment:
         if environment.name == name:
             return environment
     raise query.missing("environment", name, [environment.name for environment in known])
+
+
+def add(conn: Connection, name: str, *, actor: str) -> int:
+    """Add an environment and return its id; audited. Raises Invalid or Taken."""
+    added = query.value(
+        conn, "select kirby.add_environment(%(name)s, %(actor)s)", name=name, actor=actor
+    )
+    return int(added)

@@ -34,7 +34,8 @@ DATABASE = """
            pg_postmaster_start_time() as started_at,
            (select last_value from kirby.position) as position,
            (select version_num from kirby.alembic_version) as schema,
-           (select count(*) from pg_stat_activity where datname = current_database()) as connections,
+           (select count(*) from pg_stat_activity
+             where datname = current_database()) as connections,
            current_setting('max_connections')::int as max_connections
 """
 
@@ -142,9 +143,7 @@ def leases(conn: Connection) -> list[Lease]:
 
 def database(conn: Connection) -> Database:
     """Facts about the database."""
-    found = query.row(conn, Database, DATABASE)
-    assert found is not None  # a select without a table has one row
-    return found
+    return query.one(conn, Database, DATABASE)
 
 
 def logs(conn: Connection) -> list[Log]:

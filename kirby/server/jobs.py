@@ -43,7 +43,8 @@ JOBS = """
      cross join lateral (
            select coalesce(json_agg(each), '[]') as runs
              from (select l.id, l.status,
-                          extract(epoch from coalesce(l.ended_at, kirby.now()) - l.started_at) as seconds
+                          extract(epoch from coalesce(l.ended_at, kirby.now())
+                                             - l.started_at) as seconds
                      from kirby.run l
                     where l.deployment_id = d.id order by l.id desc limit 30) each) recent
      where d.environment_id = %(environment_id)s
@@ -52,8 +53,9 @@ JOBS = """
 """
 
 VERSIONS = """
-    select v.version, v.version = d.version as current, r.filename, r.sha256, r.lock_hash, r.python,
-           v.schedules, v.tz, v.replicas, v.max_attempts, v.variables, v.reason, v.actor, v.created_at
+    select v.version, v.version = d.version as current, r.filename, r.sha256, r.lock_hash,
+           r.python, v.schedules, v.tz, v.replicas, v.max_attempts, v.variables, v.reason, v.actor,
+           v.created_at
       from kirby.deployment_version v
       join kirby.deployment d on d.id = v.deployment_id
       join kirby.release r on r.id = v.release_id

@@ -12,7 +12,7 @@ from kirby.server.environments import Environment
 
 COUNTED = 500_000  # positions: how far back the throughput is counted at the most
 
-# What is wrong, each kind in one arm. Bounded: deployments × their last run, live runs, claims.
+# What is wrong, each kind in one arm. Bounded: deployments and their last run, live runs, claims.
 PROBLEMS = """
     select 'run_' || r.status as kind, j.name as subject, r.id as run_id,
            coalesce(r.reason, '') as text, r.ended_at as since
@@ -154,23 +154,17 @@ def problems(conn: Connection, environment: Environment) -> list[Problem]:
 
 def counts(conn: Connection, environment: Environment) -> Counts:
     """How many runs are under way."""
-    found = query.row(conn, Counts, COUNTS, environment_id=environment.id)
-    assert found is not None
-    return found
+    return query.one(conn, Counts, COUNTS, environment_id=environment.id)
 
 
 def last_day(conn: Connection, environment: Environment) -> Day:
     """How the runs of the last day ended."""
-    found = query.row(conn, Day, LAST_DAY, environment_id=environment.id)
-    assert found is not None
-    return found
+    return query.one(conn, Day, LAST_DAY, environment_id=environment.id)
 
 
 def throughput(conn: Connection, environment: Environment) -> Throughput:
     """Messages of the last hour by minute; on a busy log, of the last 10 minutes or 1 minute."""
-    seconds = query.rows(
-        conn, _Second, THROUGHPUT, environment_id=environment.id, counted=COUNTED
-    )
+    seconds = query.rows(conn, _Second, THROUGHPUT, environment_id=environment.id, counted=COUNTED)
     known = 3600
     if query.value(conn, CUT, counted=COUNTED):
         known = max((each.age for each in seconds), default=3600)

@@ -64,11 +64,11 @@ def become(uid: int, gid: int) -> None:
     prctl(AMBIENT, AMBIENT_RAISE, DAC_OVERRIDE)
 
 
-def tie_to(parent: int) -> None:
-    """Let the kernel send SIGINT (fast shutdown) when the parent dies, however it dies."""
+def tie_to(parent: int, wish: signal.Signals = signal.SIGINT) -> None:
+    """Let the kernel send a signal (to PostgreSQL a fast shutdown) when the parent dies anyhow."""
     if sys.platform != "linux":
         return
-    prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGINT)
+    prctl(SET_PARENT_DEATH_SIGNAL, wish)
     if os.getppid() != parent:  # it died before we asked
         sys.exit("the parent is gone")
 

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from sqlalchemy import Connection
 
 from kirby.core.errors import NotFound
-from kirby.server.database import driver
+from kirby.server.database import driver as driver
 
 Row = TypeVar("Row")
 
@@ -27,6 +27,14 @@ def row(conn: Connection, kind: type[Row], query: LiteralString, **params: objec
         return cursor.execute(query, params).fetchone()
 
 
+def one(conn: Connection, kind: type[Row], query: LiteralString, **params: object) -> Row:
+    """The row of a query that always has one."""
+    found = row(conn, kind, query, **params)
+    if found is None:
+        raise LookupError(f"no row of {kind.__name__}")
+    return found
+
+
 def value(conn: Connection, query: LiteralString, **params: object) -> Any:
     """The first column of the first row of a query, or None."""
     found = driver(conn).execute(query, params).fetchone()
@@ -36,6 +44,11 @@ def value(conn: Connection, query: LiteralString, **params: object) -> Any:
 def column(conn: Connection, query: LiteralString, **params: object) -> list[Any]:
     """The first column of every row of a query."""
     return [first for first, *_ in driver(conn).execute(query, params).fetchall()]
+
+
+def execute(conn: Connection, statement: LiteralString, **params: object) -> None:
+    """Run a statement for what it does."""
+    driver(conn).execute(statement, params)
 
 
 def missing(what: str, name: str, known: Iterable[str]) -> NotFound:

@@ -55,7 +55,10 @@ LISTING = (
 )
 
 GET = RUNS + " where r.id = %(run_id)s"
-RETRIES = RUNS + " where r.deployment_id = %(deployment_id)s and r.retry_of = %(run_id)s order by r.id limit 20"
+RETRIES = (
+    RUNS
+    + " where r.deployment_id = %(deployment_id)s and r.retry_of = %(run_id)s order by r.id limit 20"
+)
 
 # A run's lines have one writer, its supervisor, one transaction after the other: by position is in
 # the order of becoming visible, so reading on after the last position misses none.

@@ -36,12 +36,16 @@ def migrate(dsn: str) -> None:
     if (revision := current(dsn)) is not None:
         _refuse_newer(revision)
     settings = config()
+    engine = database.engine(dsn, application="kirby migrate", size=1)
     try:
-        with database.engine(dsn, application="kirby migrate", size=1).begin() as connection:
+        with engine.begin() as connection:
             settings.attributes["connection"] = connection
             command.upgrade(settings, "head")
     except (psycopg.Error, DBAPIError) as error:
-        raise KirbyError(f"the migration was rolled back: {db.one_line(error)}") from error
+        cause = getattr(error, "orig", None) or error
+        raise KirbyError(f"the migration was rolled back: {db.one_line(cause)}") from error
+    finally:
+        engine.dispose()
 
 
 def current(dsn: str) -> str | None:

@@ -242,12 +242,21 @@ def _kirby(block: _Block, table: Mapping[str, Any]) -> dict[str, Any]:
     return kirby
 
 
+NAME_RULE = "lower-case letters, digits, '_', '.' and '-', at most 63, a letter or digit first"
+
+
+def job_name(name: str) -> str:
+    """The name, if it may be a job's; raises Invalid."""
+    if not NAME.fullmatch(name):
+        raise Invalid(f"job name {name!r} must be {NAME_RULE}")
+    return name
+
+
 def _name(block: _Block, kirby: Mapping[str, Any], stem: str) -> str:
     name: str = kirby.get("name", stem)
     if not NAME.fullmatch(name):
-        rule = "lower-case letters, digits, '_', '.' and '-', at most 63, a letter or digit first"
         hint = "" if "name" in kirby else "; set name in [tool.kirby]"
-        block.refuse(f"job name {name!r} must be {rule}{hint}", "name")
+        block.refuse(f"job name {name!r} must be {NAME_RULE}{hint}", "name")
     return name
 
 

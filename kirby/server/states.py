@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
+from kirby.core import payload, topics
 from kirby.core.errors import NotFound
 from kirby.server import query
+from kirby.server.database import driver
 from kirby.server.environments import Environment
 
 COUNTED = 10_000  # beyond it a number of keys is shown as "10,000+"
+
+AUDIT_PUT = """
+    select kirby.audit(%(actor)s, 'state_set', %(object)s, null, %(after)s)
+"""
 
 STATES = """
     select s.id, s.name, s.environment_id, s.created_at,
@@ -126,9 +133,7 @@ def rows(
     conn: Connection, state: State, *, prefix: str = "", after: str = "", limit: int = 50
 ) -> list[Entry]:
     """Entries by key, those that begin with ``prefix``; go on with the last one's key."""
-    return query.rows(
-        conn, Entry, ROWS, state_id=state.id, prefix=prefix, after=after, limit=limit
-    )
+    return query.rows(conn, Entry, ROWS, state_id=state.id, prefix=prefix, after=after, limit=limit)
 
 
 def entry(conn: Connection, state: State, key: str) -> Latest:
@@ -145,4 +150,19 @@ def history(
     """The versions of a key, newest first."""
     return query.rows(
         conn, Mutation, HISTORY, state_id=state.id, key=key, before=before, limit=limit
+    )
+
+
+def put(
+    conn: Connection, environment: Environment, name: str, key: str, value: Any, *, actor: str
+) -> None:
+    """Set a key by hand: one more version, audited. The unit of work is in that environment."""
+    mutation = {name: [{"k": key, "o": "set", "v": value}]}
+    topics.write(driver(conn), "{}", payload.dumps(mutation, "the value"))
+    query.value(
+        conn,
+        AUDIT_PUT,
+        actor=actor,
+        object=f"state/{environment.name}/{name}/{key}",
+        after=Jsonb(value),
     )

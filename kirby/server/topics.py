@@ -1,4 +1,4 @@
-"""Topics: what stands in them, newest first, by key or by position; publishing a message by hand."""
+"""Topics: what stands in them, newest first, by key or position; publishing one by hand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, LiteralString
 from sqlalchemy import Connection
 
 from kirby.core.errors import Invalid, NotFound
+from kirby.core.payload import MAX_BYTES, dumps
 from kirby.server import query
 from kirby.server.environments import Environment
 
 COUNTED = 10_000  # beyond it a number of messages is estimated
 SEARCHED = 100_000  # messages of a lane that one search by key looks at
-MAX_BYTES = 16 * 1024 * 1024
 
 NAMES = "select name from kirby.topic where environment_id = %(environment_id)s"
 
@@ -39,9 +39,8 @@ TOPICS = """
                    order by m.position desc limit 1) m
             order by m.position desc limit 1) newest on true
       left join lateral (
-           select sum(lane.n / case when lane.n < 50 then 600
-                                    else greatest(extract(epoch from kirby.now() - lane.oldest), 0.001)
-                               end) as per_second
+           select sum(lane.n / case when lane.n < 50 then 600 else greatest(0.001,
+                                extract(epoch from kirby.now() - lane.oldest)) end) as per_second
              from generate_series(0, t.lanes - 1) as l (lane)
             cross join lateral (
                   select count(*) as n, min(some.recorded_at) as oldest
@@ -90,7 +89,8 @@ BY_KEY = """
        limit %(searched)s
     )
     select count(*) as searched, min(position) as lowest,
-           (array_agg(position order by position desc) filter (where key = %(key)s))[:%(limit)s] as found
+           (array_agg(position order by position desc)
+              filter (where key = %(key)s))[:%(limit)s] as found
       from stretch
 """
 
@@ -214,17 +214,18 @@ def last(
 def by_key(
     conn: Connection, topic: Topic, key: str, *, before: int | None = None, limit: int = 50
 ) -> Found:
-    """The newest messages with a key, among the last SEARCHED of its lane (or before a position)."""
-    where = {"topic_id": topic.id, "lanes": topic.lanes, "key": key}
-    stretch = query.row(
+    """The newest messages with a key, among the last SEARCHED of its lane (before a position)."""
+    where: dict[str, Any] = {"topic_id": topic.id, "lanes": topic.lanes, "key": key}
+    stretch = query.one(
         conn, _Stretch, BY_KEY, **where, before=before, limit=limit, searched=SEARCHED
     )
-    assert stretch is not None  # an aggregate always has one row
     positions = stretch.found or []
     messages = query.rows(conn, Message, AT, **where, positions=positions)
     if len(positions) == limit:
         return Found(messages, stretch.searched, positions[-1])
-    return Found(messages, stretch.searched, stretch.lowest if stretch.searched == SEARCHED else None)
+    return Found(
+        messages, stretch.searched, stretch.lowest if stretch.searched == SEARCHED else None
+    )
 
 
 def message(conn: Connection, position: int) -> Message:
@@ -277,17 +278,9 @@ def check_json(what: str, text: str) -> Any:
         raise Invalid(f"the {what} is nested too deeply") from None
     except ValueError:
         raise Invalid(f"the {what} holds a number of thousands of digits") from None
-    _refuse_text(what, json.dumps(document, ensure_ascii=False))
+    dumps(document, f"the {what}")
     return document
 
 
 def _refuse_constant(name: str) -> None:
     raise Invalid(f"{name} is not JSON: use null or a string")
-
-
-def _refuse_text(what: str, text: str) -> None:
-    """jsonb keeps neither NUL nor half a surrogate pair."""
-    if "\\u0000" in text.replace("\\\\", ""):
-        raise Invalid(f"the {what} holds a NUL character (\\u0000), which PostgreSQL cannot keep")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Invalid(f"the {what} holds half of a surrogate pair, which is no text")

@@ -7,6 +7,7 @@ import click
 from kirby.server import jobs, variables
 from kirby.server.cli import connection, output
 from kirby.server.cli.deploy import assignment
+from kirby.server.database import driver
 
 COLUMNS = {"name": "VARIABLE", "value": "VALUE", "environment": "ENVIRONMENT", "job": "JOB"}
 EFFECTIVE = {"name": "VARIABLE", "value": "VALUE", "origin": "FROM"}
@@ -26,8 +27,12 @@ def set_(assignments: tuple[str, ...], environment: str | None, job: str | None)
     pairs = [assignment(each) for each in assignments]
     with connection.unit() as conn:
         for name, value in pairs:
-            variables.put(conn, name, value, environment=environment, job=job, actor=connection.actor())
-    click.echo("; ".join(f"{name} is set" for name, _ in pairs) + " (for runs that start from now on)")
+            variables.put(
+                conn, name, value, environment=environment, job=job, actor=connection.actor()
+            )
+    click.echo(
+        "; ".join(f"{name} is set" for name, _ in pairs) + " (for runs that start from now on)"
+    )
 
 
 @config.command("list")
@@ -47,5 +52,7 @@ def effective(job: str, environment: str, as_json: bool) -> None:
     """What a run of JOB would get, and where each value comes from."""
     with connection.unit_in(environment) as (conn, where):
         found = jobs.get(conn, where, job)
-        values = variables.effective(conn, found.deployment_id, found.version)
-    output.listing(values, EFFECTIVE, as_json=as_json, empty=f"{job} gets no variables")
+        values = variables.effective(driver(conn), found.deployment_id, found.version)
+    output.listing(
+        list(values.values()), EFFECTIVE, as_json=as_json, empty=f"{job} gets no variables"
+    )

@@ -15,13 +15,16 @@ from kirby.server import deployments, locks, scripts, sdk_wheel
 from kirby.server.cli import connection, output
 from kirby.server.deployments import Deployed, Plan
 from kirby.server.scripts import Script
+from kirby.server.settings import Settings
 
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
 @connection.env_option
 @click.option("--job", help="The job's name; the script's own otherwise.")
-@click.option("--schedule", "schedules", multiple=True, help="A cron line; may be given repeatedly.")
+@click.option(
+    "--schedule", "schedules", multiple=True, help="A cron line; may be given repeatedly."
+)
 @click.option("--tz", help="The time zone of the schedule.  [default: UTC]")
 @click.option("--daemon/--no-daemon", default=None, help="Keep it running.")
 @click.option("--replicas", type=int, help="How many at a time (daemons).  [default: 1]")
@@ -41,9 +44,8 @@ def deploy(target: Path, environment: str, replace: bool, as_json: bool, **optio
         deployments.check(conn, wanted)  # before the slow part
     sdk = sdk_wheel.build()
     with Console(stderr=True).status(f"resolving the dependencies of {script.name} …"):
-        lock = locks.resolve(
-            script.dependencies, sdk=sdk, index_url=os.environ.get("KIRBY_INDEX_URL")
-        )
+        index = Settings.from_env(os.environ).index_url
+        lock = locks.resolve(script.dependencies, sdk=sdk, index_url=index)
     with connection.unit() as conn:
         done = deployments.deploy(conn, wanted, script, lock, sdk, actor=connection.actor())
         stopped = 0
@@ -74,7 +76,8 @@ def plan(
     own = script.kirby
     of_itself = own.get("schedule", ())
     given = {
-        "schedules": schedules or ((of_itself,) if isinstance(of_itself, str) else tuple(of_itself)),
+        "schedules": schedules
+        or ((of_itself,) if isinstance(of_itself, str) else tuple(of_itself)),
         "tz": tz or own.get("tz", "UTC"),
         "daemon": own.get("daemon", False) if daemon is None else daemon,
         "replicas": own.get("replicas", 1) if replicas is None else replicas,
@@ -105,7 +108,9 @@ def sentence(done: Deployed, plan: Plan, stopped: int) -> str:
     if not done.changed:
         said = f"{done.job} in {done.environment} is at version {done.version} already: no change"
     else:
-        said = f"deployed {done.job} version {done.version} in {done.environment}: {work(done, plan)}"
+        said = (
+            f"deployed {done.job} version {done.version} in {done.environment}: {work(done, plan)}"
+        )
     if stopped:
         said += f"; {stopped} older {'run is' if stopped == 1 else 'runs are'} being stopped"
     elif done.changed and done.kind == "daemon" and done.version > 1:

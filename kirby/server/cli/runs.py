@@ -130,5 +130,3 @@ def retry(run_id: int, current: bool, as_json: bool) -> None:
         output.document({"run": new})
     else:
         click.echo(f"run {new} is queued: 'kirby run logs {new} -f' follows it")
-
-

@@ -28,7 +28,11 @@ def preview(expression: str, tz: str, start: str | None, count: int, as_json: bo
     ticks = list(cron.ticks(cron.parse(expression), tz, after, n=count))
     if as_json:
         shown = [
-            {"at": tick.at.isoformat().replace("+00:00", "Z"), "local": str(tick.local), "note": tick.note}
+            {
+                "at": tick.at.isoformat().replace("+00:00", "Z"),
+                "local": str(tick.local),
+                "note": tick.note,
+            }
             for tick in ticks
         ]
         output.document({"ticks": shown})

@@ -6,15 +6,19 @@ import json
 
 import click
 
-from kirby.core import payload, topics
 from kirby.core.errors import Invalid
 from kirby.server import states
 from kirby.server.cli import connection, output
-from kirby.server.database import driver
 
-STATES = {"name": "STATE", "entries": "KEYS", "updated_at": "LAST CHANGE"}
+STATES = {"name": "STATE", "keys": "KEYS", "updated_at": "LAST CHANGE"}
 ROWS = {"key": "KEY", "version": "VERSION", "updated_at": "CHANGED", "value": "VALUE"}
-VERSIONS = {"version": "VERSION", "op": "CHANGE", "recorded_at": "AT", "run_id": "RUN", "value": "VALUE"}
+VERSIONS = {
+    "version": "VERSION",
+    "op": "CHANGE",
+    "recorded_at": "AT",
+    "run_id": "RUN",
+    "value": "VALUE",
+}
 
 
 @click.group()
@@ -59,18 +63,20 @@ def set_(name: str, key: str, value: str, environment: str) -> None:
     try:
         given = json.loads(value)
     except ValueError:
-        raise Invalid(f"{value[:80]!r} is not JSON (a text needs its own quotes: '\"text\"')") from None
-    mutation = {name: [{"k": key, "o": "set", "v": given}]}
-    with connection.unit_in(environment) as (conn, _):
-        topics.write(driver(conn), "{}", payload.dumps(mutation, "the value"))
-        states.audit(conn, environment, name, key, given, actor=connection.actor())
+        raise Invalid(
+            f"{value[:80]!r} is not JSON (a text needs its own quotes: '\"text\"')"
+        ) from None
+    with connection.unit_in(environment) as (conn, where):
+        states.put(conn, where, name, key, given, actor=connection.actor())
     click.echo(f"{name}[{key}] is set")
 
 
 @state.command()
 @click.argument("name")
 @click.argument("key")
-@click.option("-n", "limit", default=100, show_default=True, help="How many versions, newest first.")
+@click.option(
+    "-n", "limit", default=100, show_default=True, help="How many versions, newest first."
+)
 @connection.env_option
 @connection.json_option
 def history(name: str, key: str, limit: int, environment: str, as_json: bool) -> None:

@@ -12,7 +12,7 @@ COLUMNS = {
     "name": "SUBSCRIPTION",
     "mode": "MODE",
     "behind": "BEHIND",
-    "seconds_behind": "SECONDS",
+    "seconds": "SECONDS",
 }
 
 

@@ -121,5 +121,3 @@ def _moment(text: str | None) -> datetime | None:
 def _print(entries: list[log.Entry]) -> None:
     for entry in entries:
         click.echo(json.dumps(output.plain(entry), default=output.plain, ensure_ascii=False))
-
-

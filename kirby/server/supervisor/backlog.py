@@ -61,6 +61,7 @@ class Backlog:
         self._dropped: dict[int, int] = {}
         self._taken: list[Line] = []
         self._ends = 0
+        self._hurried = False
         self._at = 0.0  # of the last line, dropped or not
 
     def put(self, lines: Sequence[Line]) -> None:
@@ -97,7 +98,9 @@ class Backlog:
         They count as kept until ``done`` is called.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._items, timeout):
+            if not self._changed.wait_for(lambda: self._items or self._hurried, timeout):
+                return None
+            if not self._items:
                 return None
             self._changed.wait_for(self._is_urgent, LINGER)
             return self._batch()
@@ -120,6 +123,12 @@ class Backlog:
             self._runs.clear()
             self._dropped.clear()
             self._taken, self._total, self._ends = [], Use(), 0
+
+    def hurry(self) -> None:
+        """Let ``take`` return what there is, now and from now on: the end is near."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
 
     def is_empty(self) -> bool:
         """Whether everything that was put in is done."""
@@ -158,7 +167,7 @@ class Backlog:
             run.add(sign, size)
 
     def _is_urgent(self) -> bool:
-        return self._ends > 0 or len(self._items) >= BATCH_LINES or self._total.over(0.1)
+        return self._hurried or self._ends > 0 or len(self._items) >= BATCH_LINES or self._total.over(0.1)
 
     def _batch(self) -> Batch:
         batch, chars = Batch(self._owner, [], []), 0

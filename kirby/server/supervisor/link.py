@@ -80,7 +80,7 @@ class Link:
         return connection
 
     def _failed(self, error: psycopg.Error) -> Exception:
-        """Kirby's error; of a driver's own one, whose state is unclear, the connection is dropped."""
+        """Kirby's error; after one of the driver's own the connection is not trusted any more."""
         kirby = db.translated(error)
         if isinstance(kirby, KirbyError) and not isinstance(kirby, Unavailable):
             return kirby

@@ -87,8 +87,14 @@ class Pump:
         self._ask(lambda: self._finish(run_id))
 
     def forget(self) -> None:
-        """Close all pipes and throw away what is held back: the runs belong to somebody else."""
+        """Close all pipes and throw away what is held back: the runs belong to somebody else.
+
+        When it returns, no line of theirs will be put into the backlog any more.
+        """
+        done = threading.Event()
         self._ask(self._forget)
+        self._ask(done.set)
+        done.wait()
 
     def tick(self, timeout: float) -> None:
         """One pass: wait at most so long for output, read it, flush and close what is due."""

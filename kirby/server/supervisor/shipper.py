@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import psycopg
 
 from kirby.core import db
-from kirby.core.errors import Fenced, KirbyError, Unavailable
+from kirby.core.errors import Fenced, Unavailable
 from kirby.server.supervisor.backlog import Backlog, Batch
 from kirby.server.supervisor.lines import Line
 from kirby.server.supervisor.link import Link
@@ -62,7 +62,7 @@ class Shipper:
         self._on_fenced = on_fenced
         self._link = Link(dsn, "kirby supervisor: logs", self._prepare)
         self._batch: Batch | None = None
-        self._sent: list[str] = []  # transactions of this batch whose fate is unknown
+        self._sent: str | None = None  # the transaction of this batch, until its fate is known
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kirby shipper", daemon=True)
 
@@ -72,29 +72,31 @@ class Shipper:
     def stop(self, timeout: float) -> None:
         """Write what is in the backlog, for at most so many seconds, and end the thread."""
         self._stopping.set()
+        self._backlog.hurry()
         self._thread.join(timeout)
 
     def tick(self, timeout: float) -> None:
         """One pass: write one batch, waiting at most so long for lines. Raises Unavailable."""
-        self._batch = self._batch or self._backlog.take(timeout)
-        if self._batch is None:
+        batch = self._batch = self._batch or self._backlog.take(timeout)
+        if batch is None:
             return
+        fenced = False
         try:
-            self._ship(self._batch)
+            self._ship(batch)
         except Fenced:
-            self._batch, owner = None, self._batch.owner
-            self._backlog.done()
-            self._on_fenced(owner)
-            return
-        ends, self._batch = self._batch.ends, None
+            fenced = True
+        self._batch = self._sent = None
         self._backlog.done()
-        for run_id in ends:
+        if fenced:
+            self._on_fenced(batch.owner)
+            return
+        for run_id in batch.ends:
             self._on_end(run_id)
 
     def _run(self) -> None:
         while not (self._stopping.is_set() and self._backlog.is_empty()):
             try:
-                self.tick(0.0 if self._stopping.is_set() else 0.5)
+                self.tick(60.0)
             except Unavailable:
                 self._stopping.wait(max(0.05, self._link.retry_at - time.monotonic()))
                 if self._stopping.is_set():
@@ -112,33 +114,50 @@ class Shipper:
 
     def _ship(self, batch: Batch) -> None:
         with self._link.use() as conn:
-            if batch.lines and not self._arrived(conn):
+            if batch.lines and not (self._sent and _committed(conn, self._sent)):
                 self._append(conn, batch.owner, batch.lines)
-            self._sent = []
+            self._sent = None
             if batch.lines:
                 conn.execute("notify kirby_log")
 
-    def _arrived(self, conn: db.Connection) -> bool:
-        """Whether the connection was lost after a commit of this batch, not before."""
-        return any(_committed(conn, transaction) for transaction in self._sent)
-
     def _append(self, conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
         """In one transaction, so that a lost connection leaves one question: was it committed?"""
-        with conn.transaction():
-            self._append_all(conn, owner, lines)
-            transaction = db.scalar(conn, "select pg_current_xact_id()::text")
-            self._sent = [transaction]
-
-    def _append_all(self, conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
         try:
             with conn.transaction():
-                conn.execute("select kirby.append_log_lines(%s, %s::jsonb)", [owner, _json(lines)])
-        except psycopg.DataError as error:
-            if len(lines) > 1:
-                middle = len(lines) // 2
-                self._append_all(conn, owner, lines[:middle])
-                self._append_all(conn, owner, lines[middle:])
-                return
+                _, transaction = conn.execute(APPEND, [owner, _json(lines)]).fetchall()[0]
+                self._sent = transaction
+        except psycopg.DataError:
+            with conn.transaction():
+                _append_one_by_one(conn, owner, lines)
+                self._sent = db.scalar(conn, "select pg_current_xact_id()::text")
+
+
+def _append_one_by_one(conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
+    """Half by half, until the line that the database refuses is alone: it is replaced."""
+    try:
+        with conn.transaction():
+            conn.execute(APPEND, [owner, _json(lines)])
+    except psycopg.DataError as error:
+        if len(lines) == 1:
             log.warning("run %s: a line was refused: %s", lines[0].run_id, db.one_line(error))
             notice = lines[0]._replace(stream="kirby", level="warning", text=REFUSED)
-            conn.execute("select kirby.append_log_lines(%s, %s::jsonb)", [owner, _json([notice])])
+            conn.execute(APPEND, [owner, _json([notice])])
+            return
+        middle = len(lines) // 2
+        _append_one_by_one(conn, owner, lines[:middle])
+        _append_one_by_one(conn, owner, lines[middle:])
+
+
+def _committed(conn: db.Connection, transaction: str) -> bool:
+    try:
+        status = db.scalar(conn, WAS_COMMITTED, [transaction])
+    except psycopg.DataError:  # of a server that another one replaced
+        return False
+    if status == "in progress":
+        raise Unavailable("the last transaction has not ended")
+    return bool(status == "committed")
+
+
+def _json(lines: Sequence[Line]) -> str:
+    names = ("r", "s", "l", "x", "t")
+    return json.dumps([dict(zip(names, line, strict=True)) for line in lines])

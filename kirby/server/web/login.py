@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import anyio
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -22,7 +21,10 @@ def limiter() -> anyio.CapacityLimiter:
 
 
 async def show(request: Request) -> Response:
-    """The form; posted, it opens a session. Async, because reading a form is."""
+    """The form; posted, it opens a session.
+
+    Async, so that those who wait for their password to be checked keep no thread from the pages.
+    """
     target = pages.here(request.query_params.get("next", "/"))
     if request.method != "POST":
         return pages.render(request, "login.html", next=target, login="", problem=None)
@@ -34,9 +36,9 @@ async def show(request: Request) -> Response:
             _log_in, request, login, password, limiter=request.app.state.hashing
         )
     except Denied as denied:
-        wait = "too many" in str(denied)
+        status = 429 if isinstance(denied, accounts.TooManyAttempts) else 401
         context = {"next": target, "login": login, "problem": str(denied)}
-        return pages.render(request, "login.html", 429 if wait else 401, **context)
+        return pages.render(request, "login.html", status, **context)
     response = RedirectResponse(target, status_code=303)
     _set(request, response, SESSION_COOKIE, secret, accounts.SESSION_HOURS * 3600)
     return response
@@ -47,15 +49,16 @@ def _log_in(request: Request, login: str, password: str) -> str:
     address = request.client.host if request.client else "unknown"
     with unit(engine) as conn:
         begun = accounts.attempt(conn, login, address)
-    right = accounts.verify(begun, password)
+    account = accounts.verify(begun, password)
     with unit(engine) as conn:
-        if right:
-            return accounts.admit(conn, begun, password, address)
+        if account is not None:
+            return accounts.admit(conn, begun, account, password)
         refusal = accounts.refuse(conn, begun)
     raise refusal
 
 
 def log_out(request: Request) -> Response:
+    """End the session, here and in the database."""
     with pages.reading(request) as conn:
         accounts.log_out(conn, pages.account(request), request.state.secret)
     response = RedirectResponse("/login", status_code=303)
@@ -63,10 +66,11 @@ def log_out(request: Request) -> Response:
     return response
 
 
-async def theme(request: Request) -> Response:
-    form = await request.form()
-    chosen = str(form.get("theme", ""))
-    response = RedirectResponse(pages.here(str(form.get("next", "/"))), status_code=303)
+def theme(request: Request) -> Response:
+    """Remember light, dark or as the system, and go back to the page."""
+    form = pages.form(request)
+    chosen = form.get("theme", "")
+    response = RedirectResponse(pages.here(form.get("next", "/")), status_code=303)
     if chosen in pages.THEMES:
         _set(request, response, "kirby_theme", chosen, YEAR)
     return response

@@ -6,22 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
 from jinja2 import Environment as Jinja
 from jinja2 import FileSystemLoader, StrictUndefined
 from sqlalchemy import Connection
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from kirby.core import errors
-from kirby.server.accounts import Account
+from kirby.server.accounts import Account, TooManyAttempts
 from kirby.server.database import unit
 from kirby.server.environments import Environment
 from kirby.server.paths import UI
 from kirby.server.web import charts, formats
 
 STATUS: dict[type[Exception], int] = {
+    TooManyAttempts: 429,
     errors.Invalid: 400,
     errors.Denied: 403,
     errors.NotFound: 404,
@@ -113,6 +115,16 @@ def theme(request: Request) -> str:
     return chosen if chosen in THEMES else "auto"
 
 
+def form(request: Request) -> dict[str, str]:
+    """The texts of a posted form; for pages that are not async."""
+    posted = anyio.from_thread.run(_form, request)
+    return {name: value for name, value in posted.items() if isinstance(value, str)}
+
+
+async def _form(request: Request) -> FormData:
+    return await request.form()
+
+
 def here(address: str) -> str:
     """A path of this site to go back to; anything else becomes the front page."""
     safe = address.startswith("/") and not address.startswith(("//", "/\\"))
@@ -150,10 +162,10 @@ def refuse(request: Request, error: Exception) -> Response:
 
 def refuse_http(request: Request, error: Exception) -> Response:
     """The page for an address or a method that does not exist."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
+    status: int = getattr(error, "status_code", 500)
+    if status == 404:
         return _error(request, 404, f"there is no page {request.url.path}")
-    return _error(request, error.status_code, str(error.detail))
+    return _error(request, status, "this address does not take that request")
 
 
 def broken(request: Request, error: Exception) -> Response:

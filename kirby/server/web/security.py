@@ -1,6 +1,6 @@
 """What stands before every page: headers, the same-site rule for changes, and who is asking.
 
-These are ASGI middlewares, so they are async by nature; what they ask the database runs in a thread.
+These are ASGI middlewares, async by nature; what they ask the database is asked in a thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kirby.core.errors import Denied, KirbyError
+from kirby.core.payload import MAX_BYTES
 from kirby.server import accounts, environments, query
 from kirby.server.database import unit
 from kirby.server.web import pages
@@ -23,8 +24,12 @@ from kirby.server.web import pages
 SESSION_COOKIE = "kirby_session"
 ENVIRONMENT_COOKIE = "kirby_env"
 
+COOKIE_RULES = "Path=/; Max-Age=31536000; HttpOnly; SameSite=lax"
+
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/login", "/healthz", "/readyz", "/favicon.ico")  # and everything below /static/
+MAX_BODY = 3 * MAX_BYTES + 65536  # a payload grows threefold in a form at the worst
+MAX_STRANGER_BODY = 65536
 FOR_VIEWERS = ("/logout", "/theme")  # what somebody may post who may change nothing
 
 POLICY = "; ".join(
@@ -63,6 +68,31 @@ class Headers:
             await send(message)
 
         await self.app(scope, receive, sending if scope["type"] == "http" else send)
+
+
+class Bodies:
+    """Refuse bodies that are larger than any form of ours, before anything is read of them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := _too_large(scope)) is not None:
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _too_large(scope: Scope) -> Response | None:
+    """uvicorn sees to it that a body is not longer than it says."""
+    headers = RequestHeaders(scope=scope)
+    if "transfer-encoding" in headers:
+        return pages.plain(411, "Send a Content-Length.")
+    limit = MAX_STRANGER_BODY if scope["path"] in OPEN else MAX_BODY
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > limit:
+        return pages.plain(413, "That is too large.")
+    return None
 
 
 class SameSite:
@@ -165,7 +195,9 @@ def _remembering(request: Request, send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            cookie = f"{ENVIRONMENT_COOKIE}={name}; Path=/; Max-Age=31536000; HttpOnly; SameSite=lax"
+            cookie = (
+                f"{ENVIRONMENT_COOKIE}={name}; Path=/; Max-Age=31536000; HttpOnly; SameSite=lax"
+            )
             MutableHeaders(scope=message).append("Set-Cookie", cookie)
         await send(message)
 

@@ -16,7 +16,7 @@ from kirby.server.paths import UI
 
 
 def htmx() -> Path:
-    """The folder of htmx's files in the installed package, which is not imported: it wants Django."""
+    """The folder of htmx's files in its package, which is not imported: it wants Django."""
     found = importlib.util.find_spec("js_lib_htmx")
     if found is None or not found.submodule_search_locations:
         raise KirbyError("django-js-lib-htmx is missing: pip install 'kirby[server]'")

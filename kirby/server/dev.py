@@ -1,0 +1,219 @@
+"""Everything of Kirby under one parent: PostgreSQL, pages and a supervisor. `kirby dev` runs it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from kirby.core import db, dsn
+from kirby.core.errors import Busy, Invalid, KirbyError, Unavailable
+from kirby.server import accounts, database, roles, schema
+from kirby.server.part import Part
+from kirby.server.postgres import Postgres
+from kirby.server.settings import Settings
+
+READY_WITHIN = 60.0  # seconds
+STOP_WITHIN = 25.0  # seconds; the supervisor gives its runs ten
+LOOK = 0.2  # seconds between looks at the parts
+
+SUPERVISOR_READY = """
+    select exists (select from kirby.supervisor
+                    where pid = %s and ended_at is null and lease_until > kirby.now())
+"""
+
+
+class House:
+    """PostgreSQL (unless KIRBY_DSN names one), the pages and a supervisor, on one folder.
+
+    ``start`` returns when all parts are up, ``stop`` when all have ended. A part that dies, the
+    database included, is started again by ``tick``. If this process is killed, its parts end too.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._data = settings.data.absolute()
+        self._postgres = None if settings.dsn else Postgres(self._data / "postgres")
+        self._parts: list[Part] = []
+        self._server_dsn = ""
+
+    @property
+    def url(self) -> str:
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
+
+    def start(self) -> None:
+        """Start everything. Raises a KirbyError, with nothing left running, if that fails."""
+        check_port(self._settings.host, self._settings.port)
+        try:
+            self._make_folder()
+            admin_dsn = self._start_database()
+            schema.migrate(admin_dsn)
+            self._open_roles(admin_dsn)
+            self._introduce()
+            self._start_parts()
+        except BaseException:
+            self.stop()
+            raise
+
+    def tick(self) -> None:
+        """Look at every part once, and start again what has ended."""
+        if self._postgres is not None and not self._postgres.alive:
+            self._say("PostgreSQL ended; starting it again")
+            try:
+                self._postgres.start()
+            except KirbyError as error:
+                self._say(f"{error}; trying again")
+                time.sleep(1)
+        for part in self._parts:
+            part.keep_alive()
+
+    def stop(self) -> None:
+        """Stop the parts, then the database. Safe to call twice."""
+        deadline = time.monotonic() + STOP_WITHIN
+        for part in self._parts:
+            part.ask_to_stop()
+        for part in self._parts:
+            part.end(deadline)
+        self._parts.clear()
+        if self._postgres is not None:
+            self._postgres.stop()
+
+    def _make_folder(self) -> None:
+        try:
+            self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            roles.write_private(self._data / ".writable", "")
+            (self._data / ".writable").unlink()
+            ignored = self._data / ".gitignore"
+            if not ignored.exists():
+                ignored.write_text("*\n")
+        except OSError as error:
+            raise Invalid(
+                f"the data folder {self._data} cannot be used: {error.strerror}:"
+                " choose another --data"
+            ) from None
+
+    def _start_database(self) -> str:
+        """The DSN of an administrator."""
+        if self._postgres is None:
+            return str(self._settings.dsn)
+        self._postgres.start()
+        return self._postgres.dsn()
+
+    def _open_roles(self, admin_dsn: str) -> None:
+        """A login for each role, and the DSNs where `kirby` and scripts below this folder look."""
+        opened = roles.open_logins(admin_dsn, roles.passwords(self._data / "roles.json"))
+        self._server_dsn, self._worker_dsn = opened["kirby_server"], opened["kirby_worker"]
+        roles.write_private(self._data / dsn.FILE, self._server_dsn)
+        if self._postgres is not None:
+            roles.open_auditor(admin_dsn)
+            roles.write_private(self._data / "auditor.dsn", self._postgres.socket_dsn())
+
+    def _introduce(self) -> None:
+        """Make the first account, and say its password this once."""
+        engine = database.engine(self._server_dsn, application="kirby dev", size=1)
+        try:
+            with database.unit(engine) as conn:
+                password = accounts.ensure_admin(conn)
+        finally:
+            engine.dispose()
+        if password is not None:
+            self._say(f"The first account is admin, its password: {password}")
+
+    def _start_parts(self) -> None:
+        """The pages and a supervisor, and wait for both."""
+        host, port = self._settings.host, str(self._settings.port)
+        environ = self._environ()
+        self._parts += [
+            Part("web", ("--host", host, "--port", port), environ, self._data / "web.log"),
+            Part("supervisor", (), environ, self._data / "supervisor.log"),
+        ]
+        for part in self._parts:
+            part.start()
+        web, supervisor = self._parts
+        self._await(web, self._web_answers)
+        self._await(supervisor, lambda: self._supervisor_works(supervisor))
+
+    def _environ(self) -> dict[str, str]:
+        """What the parts get: our variables, but the settings as they are now."""
+        settings = self._settings
+        made = {name: value for name, value in os.environ.items() if not name.startswith("KIRBY_")}
+        made |= {
+            "KIRBY_DSN": self._server_dsn,
+            "KIRBY_WORKER_DSN": settings.worker_dsn or self._worker_dsn,
+            "KIRBY_DATA": str(self._data),
+            "KIRBY_ENVIRONMENT": settings.environment,
+            "KIRBY_SLOTS": str(settings.slots),
+            "KIRBY_SECURE_COOKIES": str(settings.secure_cookies).lower(),
+        }
+        if settings.index_url:
+            made["KIRBY_INDEX_URL"] = settings.index_url
+        return made
+
+    def _await(self, part: Part, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_WITHIN
+        while not ready():
+            if not part.alive:
+                raise KirbyError(f"kirby {part.name} ended: {part.last_words()}")
+            if time.monotonic() > deadline:
+                raise KirbyError(f"kirby {part.name} is not ready after {READY_WITHIN:.0f} s:"
+                                 f" see {part.log}")  # fmt: skip
+            time.sleep(0.05)
+
+    def _web_answers(self) -> bool:
+        connection = http.client.HTTPConnection(self._settings.host, self._settings.port, timeout=2)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        return False
+
+    def _supervisor_works(self, part: Part) -> bool:
+        with suppress(Unavailable), db.connect(self._server_dsn) as conn:
+            return bool(db.scalar(conn, SUPERVISOR_READY, [part.pid]))
+        return False
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise Busy if something else listens there, Invalid if there is no such address."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno is None:
+            raise Invalid(f"{host} is not an address of this machine") from None
+        raise Busy(
+            f"port {port} of {host} cannot be used ({error.strerror}): choose another with --port"
+        ) from None
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> None:
+    """Start the house, say when it is ready, keep it up until SIGINT or SIGTERM, and stop it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    house = House(settings, say)
+    try:
+        house.start()
+        say(f"Kirby is ready: {house.url}")
+        while True:
+            house.tick()
+            time.sleep(LOOK)
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # one is enough; the stop is not interrupted
+        say("stopping")
+    finally:
+        house.stop()
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,45 @@
+"""Becomes a run's process: it dies with its supervisor and leaves no core dump.
+
+The supervisor runs this file as a script: `child.py PARENT PROGRAM [ARGUMENT]...`. It is a program
+of its own, not a `preexec_fn`, because that is unsafe in a process with threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import NoReturn
+
+SET_PARENT_DEATH_SIGNAL = 1
+CANNOT_START = 126
+
+
+def tie_to(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies, however that dies."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(SET_PARENT_DEATH_SIGNAL, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(CANNOT_START)
+
+
+def main(parent: str, program: str, *arguments: str) -> NoReturn:
+    try:
+        tie_to(int(parent))
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec keeps that
+            signal.signal(number, signal.SIG_DFL)
+        os.execv(program, [program, *arguments])  # noqa: S606 - the point of this file
+    except OSError as error:
+        print(f"cannot start {program}: {error.strerror}", file=sys.stderr)
+        sys.exit(CANNOT_START)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

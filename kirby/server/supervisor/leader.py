@@ -1,0 +1,114 @@
+"""The duties that one supervisor has for all: ticks, daemons, dead supervisors, partitions."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import LiteralString
+
+import psycopg
+
+from kirby.core import db
+from kirby.core.errors import Unavailable
+from kirby.server.supervisor.link import Link
+from kirby.server.ticks import Planner
+
+log = logging.getLogger("kirby.supervisor")
+
+EVERY = 1.0  # seconds between two rounds
+RARELY = 60.0
+
+TAKE_LEASE = "select kirby.take_lease('leader', %s)"
+REAP = "select kirby.reap_supervisors()"
+PLAN_DAEMONS = "select kirby.plan_daemons()"
+FIRE_TICKS = "select kirby.fire_ticks()"
+OPEN_PARTITIONS = "select kirby.open_partitions()"
+FORGET_FAILURES = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
+
+
+class Leader:
+    """Does the duties in its own thread and connection while its supervisor holds the lease.
+
+    Every duty is right whoever does it, and however often: the lease only saves work.
+    `owner` tells the supervisor's id, `lease` is the time in seconds after which a silent
+    supervisor is dead.
+    """
+
+    def __init__(self, dsn: str, owner: Callable[[], uuid.UUID], lease: float) -> None:
+        self._link = Link(dsn, "kirby supervisor: leader", self._prepare)
+        self._owner = owner
+        self._lease = lease
+        self._planner = Planner()
+        self._rarely_at = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kirby leader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        self._stopping.set()
+        self._thread.join(timeout)
+
+    def tick(self) -> bool:
+        """One round; returns whether this supervisor is the leader. Raises Unavailable."""
+        with self._link.use() as conn:
+            if db.scalar(conn, TAKE_LEASE, [self._owner()]) is None:
+                return False
+            queued = self._reap(conn) + self._ask(conn, PLAN_DAEMONS)
+            self._duty("ticks", lambda: self._planner.plan(conn))
+            queued += self._ask(conn, FIRE_TICKS)
+            if queued:
+                conn.execute("notify kirby_run")
+            if time.monotonic() >= self._rarely_at:
+                self._rarely_at = time.monotonic() + RARELY
+                self._duty("partitions", lambda: _open_partitions(conn))
+                self._duty("login failures", lambda: conn.execute(FORGET_FAILURES))
+            return True
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.tick()
+            except Unavailable:
+                pass  # the link says so, once
+            except Exception:  # one bad round must not end the planning
+                log.exception("the leader stumbled")
+            self._stopping.wait(EVERY * random.uniform(0.8, 1.2))  # noqa: S311
+        self._link.drop()
+
+    def _prepare(self, conn: db.Connection) -> None:
+        conn.execute("set statement_timeout = '30s'")
+
+    def _reap(self, conn: db.Connection) -> int:
+        """Not right after a reconnect: the others could not renew their leases either."""
+        if time.monotonic() - self._link.connected_at < self._lease:
+            return 0
+        return self._ask(conn, REAP)
+
+    def _ask(self, conn: db.Connection, query: LiteralString) -> int:
+        return self._duty(query, lambda: int(db.scalar(conn, query)))
+
+    def _duty(self, name: str, work: Callable[[], object]) -> int:
+        """Do one duty; if it fails, the others are done all the same."""
+        try:
+            result = work()
+            return result if isinstance(result, int) else 0
+        except psycopg.OperationalError as error:
+            if not isinstance(error, psycopg.errors.LockNotAvailable):
+                raise
+            log.warning("%s: a lock was not had; it is tried again", name)
+        except psycopg.Error as error:
+            log.warning("%s failed: %s", name, db.one_line(error))
+        return 0
+
+
+def _open_partitions(conn: db.Connection) -> None:
+    """Without queueing everybody behind a long query on the default partition."""
+    with conn.transaction():
+        conn.execute("set local lock_timeout = '2s'")
+        conn.execute(OPEN_PARTITIONS)

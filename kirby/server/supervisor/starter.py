@@ -1,0 +1,103 @@
+"""From a claimed run to a started process: its virtualenv, script, folder, variables and token."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from kirby.core import db
+from kirby.core.errors import KirbyError
+from kirby.server import variables as variables_of
+from kirby.server.locks import Lock
+from kirby.server.supervisor import process
+from kirby.server.supervisor.errands import Errands
+from kirby.server.supervisor.folder import Folder
+from kirby.server.supervisor.process import Process
+from kirby.server.supervisor.pump import Pump
+from kirby.server.supervisor.run import Run, Spec, give_token
+from kirby.server.supervisor.wake import Wake
+
+ARTIFACT = "select content from kirby.artifact where sha256 = %s"
+WHEELS = 4  # SDK wheels kept in memory
+
+Ensure = Callable[[Lock, bytes | None], Path]
+
+
+class Prepared(NamedTuple):
+    """What a run needs on this host before it can start."""
+
+    virtualenv: Path
+    script: Path
+
+
+class Starter:
+    """Prepares runs in threads, since a virtualenv may take minutes, and starts their processes."""
+
+    def __init__(
+        self, folder: Folder, ensure: Ensure, worker_dsn: str, pump: Pump, wake: Wake
+    ) -> None:
+        self._folder = folder
+        self._ensure = ensure
+        self._worker_dsn = worker_dsn
+        self._pump = pump
+        self._errands: Errands[Prepared] = Errands(wake)
+        self._wheels: dict[str, bytes] = {}
+
+    def prepare(self, conn: db.Connection, run: Run) -> None:
+        """Begin to prepare a run; ``fetch`` tells when it is ready."""
+        spec, wheel = run.spec, self._wheel(conn, run.spec.sdk_sha256)
+        self._errands.send(spec.id, lambda: self._prepare(spec, wheel))
+
+    def fetch(self) -> list[tuple[int, Prepared | Exception]]:
+        """The runs that became ready since the last call, or what kept them from it."""
+        return self._errands.fetch()
+
+    def launch(self, conn: db.Connection, run: Run, ready: Prepared, owner: uuid.UUID) -> None:
+        """Start the process. Raises WrongTransition when the run is not to be started any more."""
+        with db.kirby_errors():
+            given = variables_of.effective(conn, run.spec.deployment_id, run.spec.version)
+        token = give_token(conn, run.spec, owner)
+        run.process = Process(
+            [str(ready.virtualenv / "bin" / "python"), "-u", str(ready.script)],
+            process.variables(
+                {name: variable.value for name, variable in given.items()},
+                self._own_variables(run.spec, token),
+                virtualenv=ready.virtualenv,
+                server=os.environ,
+            ),
+            self._folder.open_run(run.id),
+        )
+        self._pump.attach(run.id, *run.process.output, hidden=token)
+
+    def clear(self, run_id: int) -> None:
+        """Remove the run's folder, in a thread."""
+        self._errands.do(lambda: self._folder.close_run(run_id))
+
+    def _own_variables(self, spec: Spec, token: str) -> dict[str, str]:
+        return {
+            "KIRBY_DSN": self._worker_dsn,
+            "KIRBY_TOKEN": token,
+            "KIRBY_ENVIRONMENT": spec.environment,
+            "KIRBY_JOB": spec.job,
+            "KIRBY_RUN": str(spec.id),
+        }
+
+    def _wheel(self, conn: db.Connection, sha256: str | None) -> bytes | None:
+        if sha256 is None:
+            return None
+        if sha256 not in self._wheels:
+            while len(self._wheels) >= WHEELS:
+                del self._wheels[next(iter(self._wheels))]
+            self._wheels[sha256] = bytes(db.scalar(conn, ARTIFACT, [sha256]))
+        return self._wheels[sha256]
+
+    def _prepare(self, spec: Spec, wheel: bytes | None) -> Prepared:
+        """In a thread of its own."""
+        try:
+            virtualenv = self._ensure(spec.lock, wheel)
+        except KirbyError as error:
+            raise KirbyError(f"virtualenv: {error}") from error
+        return Prepared(virtualenv, self._folder.script(spec.sha256, spec.filename, spec.source))

@@ -1,0 +1,193 @@
+"""Live streams: one connection listens, every open page is woken, and each reads on for itself.
+
+The one async module. A notification is a hint that a run has something new; each stream also looks
+by itself every second, so a lost one costs a second and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from kirby.core import db
+from kirby.core.errors import KirbyError, Unavailable
+from kirby.server import runs
+from kirby.server.web import pages
+
+CHANNELS = ("listen kirby_log", "listen kirby_job")
+POLL = 1.0  # seconds, with jitter
+HEARTBEAT = 10.0  # seconds without an event after which a comment keeps the connection known
+RECONNECT = 1.0
+BATCH = 500  # lines in one event
+LINGER = 2.0  # seconds that a stream stays for the last lines of a run that has ended
+
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class Hub:
+    """Wakes the streams of a run when PostgreSQL says that there is something new."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.closing = asyncio.Event()
+        self.waiting: dict[int, set[asyncio.Event]] = defaultdict(set)
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen for as long as the app is up."""
+        task = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            self.close()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def close(self) -> None:
+        """End every stream: the server is stopping."""
+        self.closing.set()
+        self._wake(None)
+
+    async def _listen(self) -> None:
+        while not self.closing.is_set():
+            with contextlib.suppress(psycopg.Error, KirbyError):
+                await self._follow()
+            await asyncio.sleep(RECONNECT)  # streams poll meanwhile
+
+    async def _follow(self) -> None:
+        async with await self._connection() as connection:
+            for channel in CHANNELS:
+                await connection.execute(channel)
+            self._wake(None)
+            async for notification in connection.notifies():
+                self._wake(notification.payload)
+
+    async def _connection(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(
+            self.dsn,
+            autocommit=True,
+            application_name="kirby web live",
+            connect_timeout=db.CONNECT_TIMEOUT,
+            keepalives_idle=db.KEEPALIVE["keepalives_idle"],
+            keepalives_interval=db.KEEPALIVE["keepalives_interval"],
+            keepalives_count=db.KEEPALIVE["keepalives_count"],
+        )
+
+    def _wake(self, payload: str | None) -> None:
+        """Wake the streams of the runs that a payload names; all of them if it names none."""
+        named = {int(digits) for digits in re.findall(r"\d{1,18}", payload or "")}
+        for run_id, streams in list(self.waiting.items()):
+            if not named or run_id in named:
+                for woken in streams:
+                    woken.set()
+
+    @contextlib.contextmanager
+    def subscription(self, run_id: int) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the run may have something new."""
+        woken = asyncio.Event()
+        self.waiting[run_id].add(woken)
+        try:
+            yield woken
+        finally:
+            self.waiting[run_id].discard(woken)
+            if not self.waiting[run_id]:
+                del self.waiting[run_id]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a stream has not said yet."""
+
+    run: runs.Run
+    lines: list[runs.Line]
+    html: str
+    status: str
+
+
+async def stream(request: Request) -> Response:
+    """Server-sent events of a run: its lines, its status when that changes, and its end.
+
+    The id of an event is the position of its last line: a browser that reconnects says it, and
+    goes on behind it (Last-Event-ID, or ?after= the first time). Raises NotFound, Invalid.
+    """
+    run_id = request.path_params["run_id"]
+    after = _after(request)
+    first = await run_in_threadpool(_news, request, run_id, after)
+    return StreamingResponse(
+        _events(request, run_id, after, first), media_type="text/event-stream", headers=HEADERS
+    )
+
+
+def _after(request: Request) -> int:
+    seen = request.headers.get("last-event-id", "")
+    if seen.isascii() and seen.isdigit() and len(seen) < 19:
+        return int(seen)
+    return pages.number(request, "after") or 0
+
+
+def _news(request: Request, run_id: int, after: int) -> News:
+    """One look at the database, and how the news reads as a part of the page."""
+    with pages.reading(request) as conn:
+        run = runs.get(conn, run_id)
+        lines = runs.lines(conn, run_id, after=after, limit=BATCH)
+    html = pages.text(request, "runs/_lines.html", lines=lines, run=run) if lines else ""
+    return News(run, lines, html, run.status + ("!" if run.cancel_at else ""))
+
+
+async def _events(request: Request, run_id: int, after: int, news: News) -> AsyncIterator[str]:
+    hub: Hub = request.app.state.hub
+    status, ended, spoke = news.status, 0.0, time.monotonic()
+    yield "retry: 1000\n\n"
+    with hub.subscription(run_id) as woken:
+        while True:
+            if news.lines:
+                after, spoke = news.lines[-1].position, time.monotonic()
+                yield event("lines", news.html, after)
+            if news.status != status:
+                status, spoke = news.status, time.monotonic()
+                yield event("status", status, after)
+            if not news.run.live and not news.lines:
+                ended = ended or time.monotonic()
+                if time.monotonic() - ended >= _linger(news.run):
+                    yield event("end", news.run.status, after)
+                    return
+            if time.monotonic() - spoke > HEARTBEAT:
+                spoke = time.monotonic()
+                yield ": still here\n\n"
+            if len(news.lines) < BATCH:
+                await _woken(woken)
+            if hub.closing.is_set():
+                return
+            woken.clear()
+            with contextlib.suppress(Unavailable):  # the database is away: stay, and look again
+                news = await run_in_threadpool(_news, request, run_id, after)
+
+
+def _linger(run: runs.Run) -> float:
+    """Nothing more comes from a run that ended long ago."""
+    ended = run.ended_at.timestamp() if run.ended_at else time.time()
+    return 0.0 if time.time() - ended > 2 * LINGER else LINGER
+
+
+async def _woken(woken: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(woken.wait(), POLL * random.uniform(0.8, 1.2))  # noqa: S311
+
+
+def event(name: str, data: str, position: int) -> str:
+    """One server-sent event."""
+    body = "".join(f"data: {line}\n" for line in data.split("\n"))
+    return f"id: {position}\nevent: {name}\n{body}\n"

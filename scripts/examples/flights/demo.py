@@ -1,0 +1,242 @@
+"""What scripts/demo runs: start Kirby, deploy the four flight scripts, show or check the figures."""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent.parent
+DAYS_OF_2013 = 365
+PATIENCE = 300  # seconds without any progress before the check gives up
+KILLS = ("carriers", "delays", "departures", "supervisor", "postgres")
+
+PROGRESS = """
+    select coalesce((select sum((value)::int) from state_dev.departures_published), 0),
+           coalesce((select sum((value ->> 'flights')::int) from state_dev.carrier_delay), 0),
+           (select count(*) from kirby.message m join kirby.topic t on t.id = m.topic_id
+             where t.name = 'cancellations')
+"""
+PIDS = """
+    select r.pid from kirby.run r
+      join kirby.deployment d on d.id = r.deployment_id
+      join kirby.job j on j.id = d.job_id
+     where j.name = %s and r.status = 'running' order by r.id
+"""
+TOTALS = """
+    select t.name, count(*) from kirby.message m join kirby.topic t on t.id = m.topic_id group by 1
+"""
+VIRTUALENV = "select lock_hash from kirby.release where name = 'departures' order by id desc limit 1"
+
+console = Console()
+
+
+class Demo:
+    """A `kirby dev` of its own, and what the demo asks of it."""
+
+    def __init__(self, data, port):
+        self.data, self.port = data, port
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("KIRBY_DSN")}
+        self.process = None
+        self.conn = None
+
+    def __enter__(self):
+        """Start it and wait for its line. What it prints (the admin password) is shown."""
+        command = [sys.executable, "-u", "-m", "kirby", "dev"]
+        command += ["--data", str(self.data), "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command, env=self.environ, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        for line in self.process.stdout:
+            console.print(line.rstrip(), highlight=False)
+            if line.startswith("Kirby is ready"):
+                self.environ["KIRBY_DSN"] = (self.data / "dsn").read_text().strip()
+                return self
+        sys.exit(self.process.wait() or 1)
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(KeyboardInterrupt):
+            self.process.wait(40)
+
+    def kirby(self, *arguments):
+        """Run a command of the command line; its failure ends the demo."""
+        done = subprocess.run(
+            [sys.executable, "-m", "kirby", *arguments],
+            env=self.environ, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        if done.returncode:
+            sys.exit(done.returncode)
+        return done.stdout.strip()
+
+    def query(self, statement, *params):
+        """Rows from the database; None while it is away."""
+        try:
+            if self.conn is None or self.conn.closed:
+                self.conn = psycopg.connect(self.environ["KIRBY_DSN"], autocommit=True)
+            return self.conn.execute(statement, params).fetchall()
+        except psycopg.errors.UndefinedTable:
+            return []  # no state was written yet
+        except psycopg.OperationalError:
+            self.conn = None
+            return None
+
+    def deploy(self, days):
+        report_dsn = (self.data / "auditor.dsn").read_text().strip()
+        for script, *options in (
+            ("departures.py", "--var", f"DAYS={days}"),
+            ("delays.py",),
+            ("carriers.py",),
+            ("report.py", "--var", f"REPORT_DSN={report_dsn}"),
+        ):
+            console.print(self.kirby("deploy", str(HERE / script), *options), highlight=False)
+        console.print(self.kirby("job", "trigger", "departures"), highlight=False)
+
+    def expected(self, days):
+        """The figures straight from the data set, computed in the virtualenv of departures."""
+        [[lock_hash]] = self.query(VIRTUALENV)
+        python = self.data / "virtualenvs" / lock_hash / "bin" / "python"
+        return json.loads(subprocess.check_output([python, HERE / "figures.py", str(days)]))
+
+    def kill(self, what):
+        """kill -9 a replica of a job, the supervisor, or PostgreSQL; False if it does not run yet."""
+        pid = self.pid_of(what)
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        console.print(f"[bold red]kill -9[/] {what} (process {pid})")
+        return True
+
+    def pid_of(self, what):
+        if what == "postgres":
+            return int((self.data / "postgres/data/postmaster.pid").read_text().split()[0])
+        if what == "supervisor":
+            rows = self.query("select pid from kirby.supervisor where ended_at is null")
+        else:
+            rows = self.query(PIDS, what)
+        return rows[0][0] if rows else None
+
+
+def follow(demo, total, kills):
+    """Show progress until every departure has had its effect; kill what is asked on the way."""
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    due = {what: total * (n + 1) // (len(kills) + 2) for n, what in enumerate(kills)}
+    with Progress(*columns, console=console) as progress:
+        published = progress.add_task("departures", total=total)
+        done = progress.add_task("carriers", total=total)
+        last, since = None, time.monotonic()
+        while True:
+            if rows := demo.query(PROGRESS):
+                [[out, tallied, cancelled]] = rows
+                progress.update(published, completed=out)
+                progress.update(done, completed=tallied + cancelled)
+                for what in [w for w, at in due.items() if tallied + cancelled >= at]:
+                    if demo.kill(what):
+                        del due[what]
+                if tallied + cancelled >= total and not due:
+                    return True
+                if rows != last:
+                    last, since = rows, time.monotonic()
+            if time.monotonic() - since > PATIENCE:
+                console.print(f"no progress for {PATIENCE} s: see {demo.data}/supervisor.log")
+                return False
+            time.sleep(0.1)
+
+
+def compare(demo, expected):
+    """Print state and data set side by side; whether every row is equal."""
+    counts = dict(demo.query(TOTALS))
+    state = dict(demo.query("select key, value from state_dev.carrier_delay"))
+    rows = [
+        (name, counts.get(name, 0), expected[name])
+        for name in ("departures", "cancellations", "delays")
+    ]
+    rows.append(("carriers", len(state), len(expected["carriers"])))
+    for carrier in sorted(set(state) | set(expected["carriers"])):
+        rows.append((carrier, state.get(carrier), expected["carriers"].get(carrier)))
+    table = Table("", "Kirby", "data set", "", title="Figures", box=None)
+    for name, found, wanted in rows:
+        table.add_row(name, said(found), said(wanted), "equal" if found == wanted else "DIFFERENT")
+    console.print(table)
+    return all(found == wanted for _, found, wanted in rows)
+
+
+def said(value):
+    if not isinstance(value, dict):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    worst = value["worst"]
+    return (
+        f"{value['flights']:,} flights, {value['minutes']:,} min,"
+        f" worst {worst['flight']} on {worst['date']}: {worst['minutes']:,} min"
+    )
+
+
+def check(arguments):
+    """Run the days through on a fresh folder, kill on the way, and compare; the exit code."""
+    data = ROOT / ".kirby-check"
+    shutil.rmtree(data, ignore_errors=True)
+    started = time.monotonic()
+    with Demo(data, arguments.port or free_port()) as demo:
+        demo.deploy(arguments.days)
+        while not demo.query("select from kirby.run where status = 'running'"):
+            time.sleep(0.1)
+        expected = demo.expected(arguments.days)
+        equal = follow(demo, expected["departures"], arguments.kill or ["carriers"])
+        equal = compare(demo, expected) and equal
+    seconds = time.monotonic() - started
+    verdict = "every row is equal" if equal else "NOT equal"
+    console.print(f"{verdict}, after {seconds:.0f} s")
+    return 0 if equal else 1
+
+
+def show(arguments):
+    """Start, deploy, show progress, and stay until Ctrl-C."""
+    with Demo(ROOT / ".kirby", arguments.port or 8700) as demo:
+        demo.deploy(arguments.days)
+        with contextlib.suppress(KeyboardInterrupt):
+            while not demo.query("select from kirby.run where status = 'running'"):
+                time.sleep(0.1)
+            follow(demo, demo.expected(arguments.days)["departures"], arguments.kill or [])
+            console.print(f"All is tallied. Look at http://127.0.0.1:{demo.port} ; Ctrl-C stops it.")
+            demo.process.wait()
+    return 0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the data set, and exit")
+    parser.add_argument("--days", type=int, default=31, help="how many days of 2013 (31)")
+    parser.add_argument("--all", action="store_true", help="the whole year")
+    parser.add_argument("--port", type=int, help="the port (8700; with --check a free one)")
+    parser.add_argument("--kill", action="append", choices=KILLS,
+                        help="kill -9 this on the way; may be given repeatedly")  # fmt: skip
+    arguments = parser.parse_args()
+    if arguments.all:
+        arguments.days = DAYS_OF_2013
+    if not 1 <= arguments.days <= DAYS_OF_2013:
+        parser.error("--days is from 1 to 365")
+    sys.exit(check(arguments) if arguments.check else show(arguments))
+
+
+if __name__ == "__main__":
+    main()

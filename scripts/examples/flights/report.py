@@ -1,0 +1,23 @@
+# /// script
+# dependencies = ["psycopg[binary]"]
+#
+# [tool.kirby]
+# description = "Prints the five worst carriers; knows nothing of Kirby but a view"
+# schedule = "* * * * *"
+# ///
+"""Print the five carriers with the longest mean delay, from the SQL view of their state."""
+
+import os
+
+import psycopg
+
+WORST = """
+    select key, (value ->> 'flights')::int, (value ->> 'minutes')::numeric / (value ->> 'flights')::int
+      from state_dev.carrier_delay
+     order by 3 desc
+     limit 5
+"""
+
+with psycopg.connect(os.environ["REPORT_DSN"]) as connection:
+    for carrier, flights, mean in connection.execute(WORST):
+        print(f"{carrier}  {flights:6} flights, {mean:6.1f} minutes late on average")
