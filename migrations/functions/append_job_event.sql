@@ -9,6 +9,8 @@ create or replace function kirby.append_job_event(
   returns bigint
   language sql
   volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
 as $$
   insert into kirby.job_event (position, run_id, deployment_id, type, data, actor)
   values (nextval('kirby.position'), p_run_id, p_deployment_id, p_type, p_data, p_actor)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import click
+import psycopg
+from sqlalchemy.exc import DBAPIError
 
+from kirby.core import db
 from kirby.core.errors import KirbyError
 from kirby.server.cli import (
     config,
@@ -49,6 +53,12 @@ for command in (
     kirby.add_command(command)
 
 
+def refuse(message: str) -> NoReturn:
+    """Say in one line what went wrong, and exit with 1."""
+    click.echo(f"kirby: {message}", err=True)
+    sys.exit(1)
+
+
 def main() -> None:
     """Run a command; a user sees one line for an error that Kirby raised on purpose."""
     try:
@@ -59,8 +69,9 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except KirbyError as error:
-        click.echo(f"kirby: {error}", err=True)
-        sys.exit(1)
+        refuse(str(error))
+    except (psycopg.Error, DBAPIError) as error:
+        refuse(f"the database refused: {db.one_line(getattr(error, 'orig', None) or error)}")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import anyio
 from jinja2 import Environment as Jinja
-from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
@@ -58,10 +60,21 @@ def templates(app: Starlette) -> Jinja:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    jinja.globals["link"] = link
     jinja.globals["path"] = lambda name, **params: str(app.url_path_for(name, **params))
     jinja.globals |= {"charts": charts, "themes": THEMES}
     jinja.filters |= formats.FILTERS
     return jinja
+
+
+@pass_context
+def link(
+    context: Context, name: str, query: dict[str, object] | None = None, **params: object
+) -> str:
+    """The path of a page in the environment that the page is about, so that it can be shared."""
+    chosen = {key: value for key, value in (query or {}).items() if value is not None}
+    chosen["env"] = context["environment"].name
+    return f"{context['path'](name, **params)}?{urlencode(chosen)}"
 
 
 @contextmanager

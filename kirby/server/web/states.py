@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from kirby.server import states
-from kirby.server.web import pages
+from kirby.server.web import formats, pages
 
 SHOWN = 50
 COLUMNS = 8
@@ -51,6 +53,31 @@ def columns(rows: list[states.Entry]) -> list[str]:
     return list(names) if len(names) <= COLUMNS else []
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One member of a value that differs from the version before; ``before`` is None if new."""
+
+    name: str
+    before: str | None
+    after: str
+
+
+def changes(new: states.Mutation, old: states.Mutation | None) -> list[Change]:
+    """What a version changed, member by member, if both values are objects."""
+    if old is None or not isinstance(new.value, dict) or not isinstance(old.value, dict):
+        return []
+    before, after = old.value, new.value
+    names = [name for name in before | after if before.get(name) != after.get(name)]
+    return [
+        Change(
+            name,
+            formats.cell(before[name], 40) if name in before else None,
+            formats.cell(after[name], 40) if name in after else "removed",
+        )
+        for name in names[:COLUMNS]
+    ]
+
+
 def history(request: Request) -> Response:
     environment = pages.environment(request)
     key, before = pages.word(request, "key"), pages.number(request, "before")
@@ -63,6 +90,7 @@ def history(request: Request) -> Response:
         "key": key,
         "entry": entry,
         "versions": versions[:SHOWN],
+        "changes": [changes(new, old) for new, old in zip_longest(versions[:SHOWN], versions[1:])],
         "more": len(versions) > SHOWN,
         "before": before,
     }

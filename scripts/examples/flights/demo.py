@@ -35,6 +35,12 @@ PIDS = """
       join kirby.job j on j.id = d.job_id
      where j.name = %s and r.status = 'running' order by r.id
 """
+STARTED = """
+    select from kirby.run r
+      join kirby.deployment d on d.id = r.deployment_id
+      join kirby.job j on j.id = d.job_id
+     where j.name = 'departures' and r.status not in ('queued', 'starting')
+"""
 TOTALS = """
     select t.name, count(*) from kirby.message m join kirby.topic t on t.id = m.topic_id group by 1
 """
@@ -106,6 +112,9 @@ class Demo:
 
     def expected(self, days):
         """The figures straight from the data set, computed in the virtualenv of departures."""
+        with console.status("building the virtualenv of departures …"):
+            while not self.query(STARTED):
+                time.sleep(0.1)
         [[lock_hash]] = self.query(VIRTUALENV)
         python = self.data / "virtualenvs" / lock_hash / "bin" / "python"
         return json.loads(subprocess.check_output([python, HERE / "figures.py", str(days)]))
@@ -192,8 +201,6 @@ def check(arguments):
     started = time.monotonic()
     with Demo(data, arguments.port or free_port()) as demo:
         demo.deploy(arguments.days)
-        while not demo.query("select from kirby.run where status = 'running'"):
-            time.sleep(0.1)
         expected = demo.expected(arguments.days)
         equal = follow(demo, expected["departures"], arguments.kill or ["carriers"])
         equal = compare(demo, expected) and equal
@@ -208,8 +215,6 @@ def show(arguments):
     with Demo(ROOT / ".kirby", arguments.port or 8700) as demo:
         demo.deploy(arguments.days)
         with contextlib.suppress(KeyboardInterrupt):
-            while not demo.query("select from kirby.run where status = 'running'"):
-                time.sleep(0.1)
             follow(demo, demo.expected(arguments.days)["departures"], arguments.kill or [])
             console.print(f"All is tallied. Look at http://127.0.0.1:{demo.port} ; Ctrl-C stops it.")
             demo.process.wait()
