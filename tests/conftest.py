@@ -6,6 +6,8 @@ import fix_postgres
 import psycopg
 import pytest
 
+pytest_plugins = ("fix_web",)
+
 # The settings of whoever runs the tests, and above all their database, are none of our business.
 KEPT = {"KIRBY_TEST_DSN", "KIRBY_TEST_STRICT", "KIRBY_PG_BINDIR"}
 for _name in [n for n in os.environ if n.startswith(("KIRBY_", "PG")) and n not in KEPT]:

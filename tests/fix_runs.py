@@ -115,6 +115,14 @@ class Runs:
         return [line["text"] for line in self.lines(run_id, *streams)]
 
 
+def gone(pid):
+    """Whether the process has ended, though its parent may not know yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def drive(supervisor, predicate, timeout=20.0):
     """Let the supervisor work, in this thread, until the predicate is true; returns its answer."""
     deadline = time.monotonic() + timeout
@@ -138,15 +146,15 @@ def supervise_fixture(dsn, as_role, tmp_path):
     """Start supervisors in this process, without a loop: the test drives them."""
     started = []
 
-    def supervise(data=None, **options):
-        supervisor = Supervisor(
-            dsn=as_role(dsn, "kirby_server"),
-            worker_dsn=as_role(dsn, "kirby_worker"),
-            data=data or tmp_path / "data",
-            host=options.pop("host", "here"),
-            ensure=options.pop("ensure", lambda lock, sdk: VIRTUALENV),
-            **options,
-        )
+    def supervise(**options):
+        usual = {
+            "dsn": as_role(dsn, "kirby_server"),
+            "worker_dsn": as_role(dsn, "kirby_worker"),
+            "data": tmp_path / "data",
+            "host": "here",
+            "ensure": lambda lock, sdk: VIRTUALENV,
+        }
+        supervisor = Supervisor(**{**usual, **options})
         supervisor.start()
         started.append(supervisor)
         return supervisor

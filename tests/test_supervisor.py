@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from fix_runs import ENDED, VIRTUALENV, drive, runs_fixture, supervise_fixture  # noqa: F401
+from fix_runs import ENDED, VIRTUALENV, drive, gone, runs_fixture, supervise_fixture  # noqa: F401
 
 from kirby.core.errors import Busy, KirbyError
 
@@ -24,13 +24,6 @@ def ended(runs, run_id):
 
 def prints(runs, run_id, text):
     return lambda: text in runs.texts(run_id)
-
-
-def gone(pid):
-    try:
-        return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
 
 
 # How runs end

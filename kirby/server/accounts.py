@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from kirby.core.errors import Denied, Invalid, Taken
 from kirby.server import query
 
+LOGIN = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 ROLES = ("viewer", "operator", "developer", "admin")
 SESSION_HOURS = 12
 MIN_PASSWORD = 10
@@ -149,7 +150,7 @@ def add(conn: Connection, login: str, password: str, role: str, *, actor: str) -
 
 def check(login: str, password: str, role: str) -> None:
     """Raise Invalid for a login, password or role that no account may have."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._@-]{0,63}", login):
+    if not LOGIN.fullmatch(login):
         raise Invalid(f"{login!r} is not a login: small letters, digits and . _ @ -, at most 64")
     if role not in ROLES:
         raise Invalid(f"{role!r} is not a role: {', '.join(ROLES)}")
@@ -189,12 +190,12 @@ def readable_password() -> str:
 def attempt(conn: Connection, login: str, address: str) -> Attempt:
     """Begin a login; commit before the password is checked: guesses in parallel count as well.
 
-    Raises TooManyAttempts, with the time to wait, after too many failures for this login or address.
+    Raises TooManyAttempts, with the time to wait, after too many failures of a login or address.
     """
     query.execute(conn, LOCK)
     query.execute(conn, FORGET_OLD)
     login = login.strip().lower()
-    known = query.row(conn, _Known, BY_LOGIN, login=login)
+    known = query.row(conn, _Known, BY_LOGIN, login=login) if LOGIN.fullmatch(login) else None
     counted = _counted_as(login, known)
     wait = _wait(query.one(conn, _Failures, FAILURES, login=counted, address=address))
     if wait > 0:
@@ -234,7 +235,7 @@ def _spoken(seconds: float) -> str:
 
 @functools.cache
 def _dummy_hash() -> str:
-    """Somebody unknown is checked against this one: an answer takes as long as for a known login."""
+    """For a login that does not exist: the answer takes as long as for one that does."""
     return HASHER.hash(secrets.token_urlsafe())
 
 

@@ -51,12 +51,15 @@ PROBLEMS = """
      where t.environment_id = %(environment_id)s and u.parked_at is not null
      group by t.name, s.name
     union all
-    select 'tick_overdue', j.name, null, 'a planned run was not started', k.at
+    select 'tick_overdue', j.name, null,
+           count(*) || case when count(*) = 1 then ' planned run was' else ' planned runs were' end
+             || ' not started', min(k.at)
       from kirby.tick k
       join kirby.deployment d on d.id = k.deployment_id
       join kirby.job j on j.id = d.job_id
      where d.environment_id = %(environment_id)s and k.status = 'planned'
        and k.at < kirby.now() - interval '1 minute'
+     group by j.name
     union all
     select 'no_supervisor', 'supervisor', null, 'no supervisor is alive: nothing will be started',
            (select max(lease_until) from kirby.supervisor)
@@ -105,7 +108,8 @@ CUT = """
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind``: run_failed, run_timed_out, run_lost, daemon_down, parked, tick_overdue, no_supervisor."""
+    """``kind``: run_failed, run_timed_out, run_lost, daemon_down, parked, tick_overdue or
+    no_supervisor."""
 
     kind: str
     subject: str

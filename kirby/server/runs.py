@@ -57,7 +57,11 @@ LISTING = (
 GET = RUNS + " where r.id = %(run_id)s"
 RETRIES = (
     RUNS
-    + " where r.deployment_id = %(deployment_id)s and r.retry_of = %(run_id)s order by r.id limit 20"
+    + """
+     where r.deployment_id = %(deployment_id)s and r.retry_of = %(run_id)s
+     order by r.id
+     limit 20
+"""
 )
 
 # A run's lines have one writer, its supervisor, one transaction after the other: by position is in
@@ -89,7 +93,8 @@ EVENTS = """
 CANCEL = "select kirby.cancel_run(%(run_id)s, %(reason)s, %(actor)s)"
 RETRY = "select kirby.retry_run(%(run_id)s, %(actor)s, %(current)s)"
 AUDIT_CANCEL = """
-    select kirby.audit(%(actor)s, 'run_cancelled', 'run/' || %(run_id)s::bigint, null, null, %(reason)s)
+    select kirby.audit(%(actor)s, 'run_cancelled', 'run/' || %(run_id)s::bigint,
+                       null, null, %(reason)s)
 """
 AUDIT_RETRY = """
     select kirby.audit(%(actor)s, 'run_retried', 'run/' || %(run_id)s::bigint,
@@ -99,7 +104,7 @@ AUDIT_RETRY = """
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where a run stands. ``seconds``: how long it ran, or has been running; None before its start."""
+    """Where a run stands. ``seconds``: how long it ran, or runs; None before its start."""
 
     id: int
     job: str

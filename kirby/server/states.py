@@ -23,13 +23,13 @@ AUDIT_PUT = """
 
 STATES = """
     select s.id, s.name, s.environment_id, s.created_at,
-           least(some.keys, %(counted)s) as keys, some.keys > %(counted)s as more,
-           case when some.keys <= %(counted)s then some.updated_at end as updated_at
+           least(entries.keys, %(counted)s) as keys, entries.keys > %(counted)s as more,
+           case when entries.keys <= %(counted)s then entries.updated_at end as updated_at
       from kirby.state s
      cross join lateral (
            select count(*) filter (where e.op = 'set') as keys, max(e.updated_at) as updated_at
              from (select op, updated_at from kirby.state_entry
-                    where state_id = s.id limit %(counted)s + 1) e) some
+                    where state_id = s.id limit %(counted)s + 1) e) entries
      where s.environment_id = %(environment_id)s
        and (%(name)s::text is null or s.name = %(name)s)
      order by s.name

@@ -30,7 +30,7 @@ SUBSCRIPTIONS = """
                            where m.topic_id = t.id and m.lane = c.lane and m.position > c.position
                            limit %(counted)s + 1) m
                     where c.subscription_id = s.id
-                    limit %(counted)s + 1) some) lag
+                    limit %(counted)s + 1) counted) lag
      cross join lateral (
            select min(m.recorded_at) as at
              from kirby.cursor c

@@ -27,7 +27,7 @@ TOPICS = """
            (select count(*) from kirby.subscription s where s.topic_id = t.id) as subscriptions,
            coalesce(rate.per_second, 0)::float8 as rate,
            (select count(*) from (select from kirby.message m where m.topic_id = t.id
-                                   limit %(counted)s + 1) some) as messages,
+                                   limit %(counted)s + 1) counted) as messages,
            false as estimated
       from kirby.topic t
       left join lateral (
@@ -43,11 +43,11 @@ TOPICS = """
                                 extract(epoch from kirby.now() - lane.oldest)) end) as per_second
              from generate_series(0, t.lanes - 1) as l (lane)
             cross join lateral (
-                  select count(*) as n, min(some.recorded_at) as oldest
+                  select count(*) as n, min(newer.recorded_at) as oldest
                     from (select m.recorded_at from kirby.message m
                            where m.topic_id = t.id and m.lane = l.lane
-                           order by m.position desc limit 50) some
-                   where some.recorded_at > kirby.now() - interval '10 minutes') lane
+                           order by m.position desc limit 50) newer
+                   where newer.recorded_at > kirby.now() - interval '10 minutes') lane
            ) rate on newest.recorded_at > kirby.now() - interval '10 minutes'
      where t.environment_id = %(environment_id)s
        and (%(name)s::text is null or t.name = %(name)s)

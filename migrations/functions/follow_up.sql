@@ -27,7 +27,8 @@ begin
   elsif p_run.status = 'lost' and p_run.cancel_at is null and v_version.rerun_lost then
     perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null, '0',
                             p_run.attempt, 0, p_run.id, p_run.version);
-  elsif p_run.status in ('failed', 'timed_out') and p_run.attempt < v_version.max_attempts then
+  elsif p_run.status in ('failed', 'timed_out') and p_run.cancel_at is null
+        and p_run.attempt < v_version.max_attempts then
     perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null,
                             kirby.backoff(p_run.attempt), (p_run.attempt + 1)::smallint, 0, p_run.id, p_run.version);
   end if;

@@ -106,7 +106,7 @@ class Supervisor:
         self._backlog = Backlog(self.id)
         self._pump = Pump(self._backlog, self._clock)
         self._shipper = Shipper(dsn, self._backlog, self._clock, self._on_end, self._on_fenced)
-        self._leader = Leader(dsn, lambda: self.id, lease)
+        self._leader = Leader(dsn, lambda: self.id if self._registered else None, lease)
         self._link = Link(dsn, "kirby supervisor", self._prepare_connection)
         self._starter = Starter(self._folder, ensure, worker_dsn, self._pump, self._wake)
         self._runs: dict[int, Run] = {}
@@ -308,6 +308,7 @@ class Supervisor:
         self.id = uuid.uuid4()
         self._backlog.clear(self.id)
         self._shipped.clear()
+        self._registered = False
         self._renew_at = self._poll_at = 0.0
 
     # What becomes of a run

@@ -167,7 +167,12 @@ class Backlog:
             run.add(sign, size)
 
     def _is_urgent(self) -> bool:
-        return self._hurried or self._ends > 0 or len(self._items) >= BATCH_LINES or self._total.over(0.1)
+        return (
+            self._hurried
+            or self._ends > 0
+            or len(self._items) >= BATCH_LINES
+            or self._total.over(0.1)
+        )
 
     def _batch(self) -> Batch:
         batch, chars = Batch(self._owner, [], []), 0

@@ -34,11 +34,11 @@ class Leader:
     """Does the duties in its own thread and connection while its supervisor holds the lease.
 
     Every duty is right whoever does it, and however often: the lease only saves work.
-    `owner` tells the supervisor's id, `lease` is the time in seconds after which a silent
-    supervisor is dead.
+    `owner` tells the supervisor's id once the database knows it, `lease` is the time in seconds
+    after which a silent supervisor is dead.
     """
 
-    def __init__(self, dsn: str, owner: Callable[[], uuid.UUID], lease: float) -> None:
+    def __init__(self, dsn: str, owner: Callable[[], uuid.UUID | None], lease: float) -> None:
         self._link = Link(dsn, "kirby supervisor: leader", self._prepare)
         self._owner = owner
         self._lease = lease
@@ -52,12 +52,18 @@ class Leader:
 
     def stop(self, timeout: float = 5.0) -> None:
         self._stopping.set()
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        else:
+            self._link.drop()
 
     def tick(self) -> bool:
         """One round; returns whether this supervisor is the leader. Raises Unavailable."""
+        owner = self._owner()
+        if owner is None:
+            return False
         with self._link.use() as conn:
-            if db.scalar(conn, TAKE_LEASE, [self._owner()]) is None:
+            if db.scalar(conn, TAKE_LEASE, [owner]) is None:
                 return False
             queued = self._reap(conn) + self._ask(conn, PLAN_DAEMONS)
             self._duty("ticks", lambda: self._planner.plan(conn))
@@ -98,11 +104,9 @@ class Leader:
         try:
             result = work()
             return result if isinstance(result, int) else 0
-        except psycopg.OperationalError as error:
-            if not isinstance(error, psycopg.errors.LockNotAvailable):
-                raise
-            log.warning("%s: a lock was not had; it is tried again", name)
         except psycopg.Error as error:
+            if isinstance(db.translated(error), Unavailable):
+                raise
             log.warning("%s failed: %s", name, db.one_line(error))
         return 0
 

@@ -74,7 +74,7 @@ class Link:
             self._lost(db.one_line(error))
             raise Unavailable(self._complaint) from error
         if self._complaint:
-            log.info("%s: the database answers again", self._application)
+            log.info("%s: the database can be used again", self._application)
         self._connection, self.connected_at = connection, time.monotonic()
         self._wait, self._complaint = FIRST_WAIT, ""
         return connection
@@ -90,7 +90,7 @@ class Link:
     def _lost(self, complaint: str) -> None:
         self.drop()
         if complaint != self._complaint:
-            log.warning("%s: the database does not answer: %s", self._application, complaint)
+            log.warning("%s: the database cannot be used: %s", self._application, complaint)
         self._complaint = complaint
         # Jitter: after a fail-over all supervisors come back, but not at the same instant.
         self.retry_at = time.monotonic() + self._wait * random.uniform(0.5, 1.0)  # noqa: S311

@@ -64,6 +64,7 @@ class Shipper:
         self._batch: Batch | None = None
         self._sent: str | None = None  # the transaction of this batch, until its fate is known
         self._stopping = threading.Event()
+        self._give_up_at = 0.0
         self._thread = threading.Thread(target=self._run, name="kirby shipper", daemon=True)
 
     def start(self) -> None:
@@ -71,9 +72,10 @@ class Shipper:
 
     def stop(self, timeout: float) -> None:
         """Write what is in the backlog, for at most so many seconds, and end the thread."""
+        self._give_up_at = time.monotonic() + timeout
         self._stopping.set()
         self._backlog.hurry()
-        self._thread.join(timeout)
+        self._thread.join(timeout + 1)  # it may hang in a call
 
     def tick(self, timeout: float) -> None:
         """One pass: write one batch, waiting at most so long for lines. Raises Unavailable."""
@@ -94,17 +96,26 @@ class Shipper:
             self._on_end(run_id)
 
     def _run(self) -> None:
-        while not (self._stopping.is_set() and self._backlog.is_empty()):
+        while not self._is_over():
             try:
                 self.tick(60.0)
             except Unavailable:
-                self._stopping.wait(max(0.05, self._link.retry_at - time.monotonic()))
-                if self._stopping.is_set():
-                    time.sleep(0.1)  # until stop() loses patience
+                self._pause(self._link.retry_at - time.monotonic())
             except Exception:  # the shipper serves all runs
                 log.exception("the shipper of log lines stumbled")
-                self._stopping.wait(1.0)
+                self._pause(1.0)
         self._link.drop()
+
+    def _is_over(self) -> bool:
+        return self._stopping.is_set() and (
+            self._backlog.is_empty() or time.monotonic() > self._give_up_at
+        )
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.is_set():
+            time.sleep(0.05)
+        else:
+            self._stopping.wait(max(0.05, seconds))
 
     def _prepare(self, conn: db.Connection) -> None:
         conn.execute("set statement_timeout = '30s'")
@@ -116,7 +127,6 @@ class Shipper:
         with self._link.use() as conn:
             if batch.lines and not (self._sent and _committed(conn, self._sent)):
                 self._append(conn, batch.owner, batch.lines)
-            self._sent = None
             if batch.lines:
                 conn.execute("notify kirby_log")
 

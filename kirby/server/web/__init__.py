@@ -64,7 +64,7 @@ def create_app(settings: Settings, engine: Engine) -> Starlette:
         routes=ROUTES,
         middleware=[
             Middleware(security.Headers),
-            Middleware(security.Bodies),
+            Middleware(security.Limits),
             Middleware(security.SameSite),
             Middleware(security.Sessions),
         ],

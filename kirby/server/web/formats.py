@@ -144,7 +144,7 @@ def coloured(text: str) -> Markup:
 
 def line(text: str) -> Markup:
     """A log line: terminal colours become classes, other control characters become visible."""
-    shown = text[:LONGEST_LINE]
+    shown = _overwritten(text)[:LONGEST_LINE]
     parts = [
         Markup('<span class="{}">{}</span>').format(c, t) if c else escape(t)
         for c, t in _runs(shown)
@@ -153,6 +153,13 @@ def line(text: str) -> Markup:
         rest = Markup('<span class="faint"> … {} more characters, in the download</span>')
         parts.append(rest.format(number(len(text) - LONGEST_LINE)))
     return Markup("").join(parts)
+
+
+def _overwritten(text: str) -> str:
+    """Of each line that a carriage return began anew (a progress bar), what a terminal ends with."""
+    if "\r" not in text:
+        return text
+    return "\n".join(each.rstrip("\r").rpartition("\r")[2] for each in text.split("\n"))
 
 
 def _runs(text: str) -> Iterator[tuple[str, str]]:
@@ -168,7 +175,7 @@ def _runs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _visible(text: str) -> str:
-    """Carriage returns and what reorders text become visible marks."""
+    """Other control characters, and what reorders text, become visible marks."""
     return CONTROL.sub(lambda found: _picture(found.group()), text)
 
 

@@ -102,9 +102,9 @@ def partial(request: Request) -> bool:
     return "hx-request" in request.headers
 
 
-def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
+def render(request: Request, template: str, http_status: int = 200, **context: Any) -> Response:
     """The page of a template. Templates see the request, who asks, the environment and the time."""
-    return HTMLResponse(text(request, template, **context), status_code=status)
+    return HTMLResponse(text(request, template, **context), status_code=http_status)
 
 
 def text(request: Request, template: str, **context: Any) -> str:
@@ -155,11 +155,8 @@ def number(request: Request, name: str) -> int | None:
 
 
 def word(request: Request, name: str) -> str:
-    """A text of the address without NUL, which PostgreSQL cannot compare; raises Invalid."""
-    given = request.query_params.get(name, "")
-    if "\x00" in given:
-        raise errors.Invalid(f"{name} holds a NUL character")
-    return given
+    """A text of the address, empty if it is not there."""
+    return request.query_params.get(name, "")
 
 
 def plain(status: int, message: str) -> Response:

@@ -70,21 +70,23 @@ class Headers:
         await self.app(scope, receive, sending if scope["type"] == "http" else send)
 
 
-class Bodies:
-    """Refuse bodies that are larger than any form of ours, before anything is read of them."""
+class Limits:
+    """Refuse what no page of ours sends: large bodies, and NUL, which PostgreSQL cannot compare."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := _too_large(scope)) is not None:
+        if scope["type"] == "http" and (refusal := _beyond(scope)) is not None:
             await refusal(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
 
-def _too_large(scope: Scope) -> Response | None:
+def _beyond(scope: Scope) -> Response | None:
     """uvicorn sees to it that a body is not longer than it says."""
+    if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+        return pages.plain(400, "The address holds a NUL character.")
     headers = RequestHeaders(scope=scope)
     if "transfer-encoding" in headers:
         return pages.plain(411, "Send a Content-Length.")
@@ -158,18 +160,18 @@ def _enter(request: Request, engine: Engine) -> Response | None:
         state.account, state.secret = account, secret
         state.now = query.value(conn, "select kirby.now()")
         state.environments = environments.listing(conn)
-    state.environment = _environment(request)
+    state.environment = _usual(request)
+    if asked := request.query_params.get("env"):
+        state.environment = environments.pick(state.environments, asked)
     changes = request.method not in SAFE and request.url.path not in FOR_VIEWERS
     if changes and not account.may_operate:
         return pages.refuse(request, Denied(f"{account.login} is a viewer: ask an operator"))
     return None
 
 
-def _environment(request: Request) -> environments.Environment:
-    """The one asked for by ?env=, else the one looked at last, else the server's own."""
+def _usual(request: Request) -> environments.Environment:
+    """Without ?env= it is the environment looked at last, else the server's own."""
     known: list[environments.Environment] = request.state.environments
-    if asked := request.query_params.get("env"):
-        return environments.pick(known, asked)
     by_name = {environment.name: environment for environment in known}
     default = by_name.get(request.app.state.settings.environment, known[0])
     return by_name.get(request.cookies.get(ENVIRONMENT_COOKIE, ""), default)

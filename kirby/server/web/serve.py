@@ -62,7 +62,13 @@ class Server(uvicorn.Server):
         self, app: Starlette, url: str, ready: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE,
+            )
         )
         self.app, self.url, self.ready = app, url, ready
 

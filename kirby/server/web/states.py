@@ -44,13 +44,21 @@ def show(request: Request) -> Response:
 
 
 def columns(rows: list[states.Entry]) -> list[str]:
-    """The members of the values, if all are objects with few enough of them to be columns."""
+    """The members of the values, if all are objects with few enough of them to be columns.
+
+    Those that hold objects or lists come last.
+    """
     names: dict[str, None] = {}
     for row in rows:
         if not isinstance(row.value, dict):
             return []
         names |= dict.fromkeys(row.value)
-    return list(names) if len(names) <= COLUMNS else []
+    plain = [name for name in names if not any(_nested(row.value.get(name)) for row in rows)]
+    return plain + [name for name in names if name not in plain] if len(names) <= COLUMNS else []
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, dict | list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from kirby.core.errors import Invalid
 from kirby.server import environments, subscriptions, topics
 from kirby.server.web import pages
 
-SHOWN = 50
+SHOWN = 30
 EMPTY = {"payload": "", "key": "", "headers": ""}
 
 
