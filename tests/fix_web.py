@@ -1,6 +1,9 @@
 """What tests of the web are made of: an app on a database of its own, people, and things to show."""
 
+import functools
 import json
+import threading
+import time
 import types
 from contextlib import contextmanager
 
@@ -11,7 +14,7 @@ from starlette.testclient import TestClient
 
 from kirby.server import accounts, database
 from kirby.server.settings import Settings
-from kirby.server.web import create_app
+from kirby.server.web import create_app, serve
 
 PASSWORD = "bidom-faket-lusan"
 SUPERVISOR = "11111111-1111-4111-8111-111111111111"
@@ -192,3 +195,26 @@ def count(dsn, table):
                 psycopg.sql.Identifier("kirby", table)
             ),
         )
+
+
+@pytest.fixture
+def served(app):
+    """The address of the app behind a real server, stopped at the end."""
+    listener = serve.listen("127.0.0.1", 0)
+    ready = threading.Event()
+    server = serve.Server(app, serve.address("127.0.0.1", listener), lambda _: ready.set())
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(20)
+    yield types.SimpleNamespace(url=server.url, stop=functools.partial(stop, server, thread))
+    stop(server, thread)
+    listener.close()
+
+
+def stop(server, thread):
+    """Stop a server as SIGTERM does; how long it took, in seconds."""
+    began = time.monotonic()
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+    return time.monotonic() - began

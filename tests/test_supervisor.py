@@ -13,7 +13,10 @@ import psycopg
 import pytest
 from fix_runs import ENDED, VIRTUALENV, drive, gone, runs_fixture, supervise_fixture  # noqa: F401
 
-from kirby.core.errors import Busy, KirbyError
+from kirby.core.errors import Busy, Invalid, KirbyError
+from kirby.server.settings import Settings
+from kirby.server.supervisor import supervise as supervise_settings
+from kirby.server.virtualenvs import Virtualenvs
 
 FOREVER = "import time\nprint('ready')\nwhile True: time.sleep(60)"
 
@@ -74,6 +77,26 @@ def test_a_run_whose_virtualenv_cannot_be_made_fails_with_the_reason_in_its_log(
         "virtualenv: the index does not answer",
         "second line",
     ]
+
+
+def test_a_run_works_in_a_virtualenv_made_for_its_lock_and_not_in_the_servers(runs, supervise):
+    virtualenvs = Virtualenvs(supervise.folder / "virtualenvs")
+    deployment = runs.deploy(
+        """
+        import importlib.util, sys
+        print(sys.prefix)
+        print(importlib.util.find_spec("kirby"), importlib.util.find_spec("psycopg"))
+        """
+    )
+    supervisor = supervise(ensure=virtualenvs.ensure)
+    ids = [runs.trigger(deployment) for _ in range(2)]
+
+    drive(supervisor, lambda: all(ended(runs, run_id)() for run_id in ids), timeout=60)
+
+    [first, nothing], again = runs.texts(ids[0], "stdout"), runs.texts(ids[1], "stdout")
+    assert first.startswith(str(virtualenvs.root))
+    assert nothing == "None None"
+    assert again == [first, nothing]
 
 
 def test_a_run_whose_python_is_gone_fails(runs, supervise, tmp_path):
@@ -379,6 +402,20 @@ def test_a_second_supervisor_on_the_same_folder_is_refused(supervise):
         supervise()
 
 
+def test_it_needs_to_know_what_runs_connect_with():
+    with pytest.raises(Invalid, match="KIRBY_WORKER_DSN"):
+        supervise_settings(Settings(dsn="postgresql://nowhere"))
+
+
+def test_it_waits_for_a_database_that_is_not_there_yet(supervise, caplog):
+    supervisor = supervise(dsn="postgresql://kirby_server@127.0.0.1:1/none")
+
+    drive(supervisor, lambda: "cannot be used" in caplog.text)
+
+    assert supervisor._link.connection is None
+    assert caplog.text.count("kirby supervisor: the database cannot be used") == 1
+
+
 def test_it_goes_on_when_its_connections_are_cut(runs, supervise):
     run_id = runs.start("import time\nfor n in range(40):\n    print(n)\n    time.sleep(0.05)")
     supervisor = supervise()
@@ -565,11 +602,12 @@ def test_runs_leave_no_zombies_and_no_descriptors_behind(runs, supervise):
     deployment = runs.deploy("print('x')")
     supervisor = supervise()
     drive(supervisor, ended(runs, runs.trigger(deployment)))
+    drive(supervisor, lambda: supervisor._leader._link.connection)
     before = len(os.listdir("/proc/self/fd"))
 
     for _ in range(10):
         drive(supervisor, ended(runs, runs.trigger(deployment)))
 
-    assert len(os.listdir("/proc/self/fd")) <= before
+    drive(supervisor, lambda: len(os.listdir("/proc/self/fd")) <= before)
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     assert not any(gone(pid) for pid in children)

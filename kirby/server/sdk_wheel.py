@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import kirby
 from kirby.core.errors import Invalid, KirbyError
+from kirby.server.paths import PACKAGE
 
 NAME = "kirby"  # a hosted name: never looked up on a public index
 PARTS = ("core", "sdk")
@@ -57,7 +57,7 @@ def build() -> SdkWheel:
     """
     try:
         distribution = metadata.distribution(NAME)
-        files = dict(_package_files(Path(str(kirby.__file__)).parent))
+        files = dict(_package_files(PACKAGE.parent))
     except (metadata.PackageNotFoundError, OSError) as error:
         raise KirbyError(f"this server's own SDK cannot be packed: {error}") from error
     info = f"{NAME}-{distribution.version.replace('-', '_')}.dist-info"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kirby.server.supervisor.lines import Line
 
-MAX_LINES, MAX_CHARS = 50_000, 8_000_000  # what is kept while the database does not keep up
+MAX_LINES, MAX_CHARS = 100_000, 16_000_000  # kept while the database does not keep up
 BATCH_LINES, BATCH_CHARS = 5_000, 1_000_000
 LINGER = 0.05  # seconds that a line waits for others to share its transaction
 

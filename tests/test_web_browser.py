@@ -1,0 +1,155 @@
+"""The pages in a real browser: nothing is refused by the policy, and a run is seen as it happens."""
+
+import shutil
+
+import fix_postgres
+import pytest
+from fix_web import PASSWORD, connected, record, say
+from playwright.sync_api import expect, sync_playwright
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or fix_postgres.missing("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, served, people):
+    """A page of somebody who has not logged in; errors of the page fail the test."""
+    people("admin")
+    context = browser.new_context(base_url=served.url)
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def log_in(page, path="/"):
+    page.goto(path)
+    page.fill("[name=login]", "a-admin")
+    page.fill("[name=password]", PASSWORD)
+    page.click("text=Log in >> visible=true")
+    page.wait_for_url(f"**{path}")
+
+
+def test_a_run_is_seen_as_it_happens(page, house, dsn):
+    log_in(page, f"/runs/{house.live}")
+    expect(page.locator(".log .line")).to_have_count(1)
+    expect(page.locator("[data-live-mark]")).to_be_visible()
+
+    with connected(dsn) as conn:
+        say(conn, house.live, "hello <b>world</b>", "it went wrong", level="error", stream="stderr")
+        expect(page.locator(".log .line")).to_have_count(3)
+        expect(page.locator(".log")).to_contain_text("hello <b>world</b>")
+        expect(page.locator(".l-error").last).to_contain_text("it went wrong")
+
+        record(conn, house.live, "run_succeeded", exit_code=0)
+        conn.execute("select pg_notify('kirby_job', %s)", [str(house.live)])
+
+    expect(page.locator(".head .pill")).to_contain_text("succeeded")
+    expect(page.locator("[data-live-mark]")).to_be_hidden()
+    expect(page.locator("text=Run again")).to_be_visible()
+
+
+def test_the_log_stays_at_the_bottom_until_somebody_scrolls_up(page, house, dsn):
+    with connected(dsn) as conn:
+        say(conn, house.live, *[f"line {n}" for n in range(200)])
+        log_in(page, f"/runs/{house.live}")
+        say(conn, house.live, "the newest")
+        expect(page.locator("text=the newest")).to_be_in_viewport()
+
+        page.locator("#log").evaluate("log => log.scrollTop = 0")
+        expect(page.locator("[data-follow]")).to_have_attribute("aria-pressed", "false")
+        say(conn, house.live, "one more")
+        expect(page.locator("text=one more")).to_be_attached()
+        expect(page.locator("text=one more")).not_to_be_in_viewport()
+
+        page.click("[data-follow]")
+        expect(page.locator("text=one more")).to_be_in_viewport()
+
+
+def test_every_page_is_clean_in_a_browser_and_refreshes_itself(page, house, dsn):
+    log_in(page)
+    for path in (
+        "/jobs",
+        "/jobs/nightly",
+        "/runs",
+        "/topics",
+        "/topics/orders",
+        "/states",
+        "/states/totals",
+        "/states/totals/key?key=EV",
+        "/health",
+        "/",
+    ):
+        page.goto(path)
+        width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert width <= 0, path
+    with connected(dsn) as conn:
+        record(conn, house.live, "run_failed", reason="seen without a reload", exit_code=1)
+
+    expect(page.locator("text=seen without a reload").first).to_be_visible(timeout=15_000)
+
+
+def test_dark_and_light_are_a_choice_that_stays(page, house):
+    log_in(page)
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    light = page.evaluate(background)
+
+    page.click("button[value=dark]")
+
+    assert page.get_attribute("html", "data-theme") == "dark"
+    assert page.evaluate(background) != light
+    page.goto("/jobs")
+    assert page.get_attribute("html", "data-theme") == "dark"
+
+
+def test_a_message_is_published_from_its_form(page, house):
+    log_in(page, "/topics/orders")
+    page.fill("[name=payload]", '{"by": "hand"')
+    page.click("#publish button")
+    expect(page.locator(".problem")).to_contain_text("not JSON")
+
+    page.fill("[name=payload]", '{"by": "hand"}')
+    page.click("#publish button")
+
+    expect(page.locator(".done")).to_contain_text("Published at position")
+    expect(page.locator(".messages")).to_contain_text('"by": "hand"')
+
+
+def test_pages_work_without_javascript_on_a_phone(browser, served, people, house):
+    secret = people("operator")
+    context = browser.new_context(
+        base_url=served.url, java_script_enabled=False, viewport={"width": 390, "height": 844}
+    )
+    context.add_cookies([{"name": "kirby_session", "value": secret, "url": served.url}])
+    page = context.new_page()
+
+    page.goto(f"/runs/{house.live}")
+    expect(page.locator(".log")).to_contain_text("at work")
+    page.click(".burger")
+    page.click("nav >> text=Topics")
+    page.click("text=orders >> nth=0")
+    expect(page.locator("h1")).to_have_text("orders")
+    page.click(".pick summary")
+    page.click(".menu >> text=prod")
+    expect(page.locator(".pick summary")).to_contain_text("prod")
+    context.close()
