@@ -1,4 +1,4 @@
-"""What tests of the web are made of: an app on a database of its own, people, and things to show."""
+"""What tests of the web are made of: an app on its own database, people, things to show."""
 
 import functools
 import json
@@ -103,20 +103,23 @@ def deploy(conn, name, kind="manual", *, schedules=(), replicas=1, environment=1
     )
     release = scalar(
         conn,
-        "insert into kirby.release (name, filename, source, sha256, requirements, lock_hash, python,"
-        " created_by) values (%s, %s, 'print(\"hello\")', 'aa', '', 'bb', '3.11', 'test') returning id",
+        "insert into kirby.release"
+        " (name, filename, source, sha256, requirements, lock_hash, python, created_by)"
+        " values (%s, %s, 'print(\"hello\")', 'aa', '', 'bb', '3.11', 'test') returning id",
         name,
         f"{name}.py",
     )
     deployment = scalar(
         conn,
-        "insert into kirby.deployment (job_id, environment_id, version) values (%s, %s, 1) returning id",
+        "insert into kirby.deployment (job_id, environment_id, version)"
+        " values (%s, %s, 1) returning id",
         job,
         environment,
     )
     conn.execute(
-        "insert into kirby.deployment_version (deployment_id, version, release_id, schedules, replicas,"
-        " variables, actor) values (%s, 1, %s, %s, %s, '{\"DAYS\": \"3\"}', 'test')",
+        "insert into kirby.deployment_version"
+        " (deployment_id, version, release_id, schedules, replicas, variables, actor)"
+        " values (%s, 1, %s, %s, %s, '{\"DAYS\": \"3\"}', 'test')",
         [deployment, release, list(schedules), replicas],
     )
     return deployment

@@ -138,7 +138,7 @@ def test_a_disabled_account_is_not_recognised_and_cannot_log_in(unit, maria):
 
 @pytest.mark.parametrize("login", ["maria", "nobody", "x" * 500, "a\udc80"])
 def test_a_wrong_name_and_a_wrong_password_say_the_same(unit, maria, login):
-    with pytest.raises(Denied, match="^wrong name or password$"):
+    with pytest.raises(Denied, match=r"^wrong name or password$"):
         log_in(unit, login, "wrong-password")
 
 

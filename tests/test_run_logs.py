@@ -156,7 +156,6 @@ def test_a_run_is_not_held_up_by_a_log_that_cannot_be_written(runs, supervise, d
         variables={"DONE": str(supervise.folder / "done")},
     )
     supervisor = supervise()
-    drive(supervisor, lambda: runs.get(run_id)["status"] == "starting")
 
     with psycopg.connect(dsn) as blocker:
         blocker.execute("lock table kirby.log_line in access exclusive mode")
@@ -178,6 +177,22 @@ def test_listeners_are_told_of_new_lines_and_of_changes(runs, supervise, dsn):
         heard = {(n.channel, n.payload) for n in listener.notifies(timeout=0.5)}
 
     assert heard == {("kirby_log", ""), ("kirby_job", str(run_id))}
+
+
+def test_a_log_that_cannot_be_written_does_not_keep_the_lease_from_being_renewed(
+    runs, supervise, dsn
+):
+    run_id = runs.start("import time\nwhile True:\n    print('x')\n    time.sleep(0.01)")
+    supervisor = supervise(lease=0.3)
+    drive(supervisor, lambda: runs.lines(run_id))
+    lease = "select lease_until from kirby.supervisor"
+
+    with psycopg.connect(dsn) as blocker:
+        blocker.execute("lock table kirby.log_line in access exclusive mode")
+        before = runs.value(lease)
+        drive(supervisor, lambda: (runs.value(lease) - before).total_seconds() > 1, timeout=5)
+
+    assert runs.get(run_id)["status"] == "running"
 
 
 # When the database fails

@@ -64,7 +64,7 @@ def test_a_bad_value_is_refused_with_its_name(name, value, message):
 
 
 def test_an_unknown_name_is_refused_with_the_closest_one():
-    with pytest.raises(Invalid, match="KIRBY_PROT is not a setting; did you mean KIRBY_PORT?"):
+    with pytest.raises(Invalid, match=r"KIRBY_PROT is not a setting; did you mean KIRBY_PORT?"):
         Settings.from_env({"KIRBY_PROT": "1"})
 
 
@@ -83,7 +83,7 @@ def test_a_secret_may_be_in_a_file(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(Invalid, match="KIRBY_DSN_FILE: .*nothing cannot be read: No such file"):
+    with pytest.raises(Invalid, match=r"KIRBY_DSN_FILE: .*nothing cannot be read: No such file"):
         Settings.from_env({"KIRBY_DSN_FILE": str(tmp_path / "nothing")})
 
 

@@ -259,7 +259,8 @@ def test_a_prefix_is_no_pattern(house, admin, dsn):
 def test_a_deleted_key_keeps_its_history(house, admin, dsn):
     with connected(dsn) as conn:
         conn.execute(
-            """select kirby.append_mutations(1::smallint, null, '{"totals": [{"k": "UA", "o": "delete"}]}')"""
+            "select kirby.append_mutations(1::smallint, null, %s)",
+            ['{"totals": [{"k": "UA", "o": "delete"}]}'],
         )
 
     text = admin.get("/states/totals/key?key=UA").text
@@ -338,7 +339,8 @@ def test_a_topic_of_many_messages_is_estimated_not_counted(admin, dsn):
         publish(conn, "big", 0)
         conn.execute(
             "insert into kirby.message (position, topic_id, lane, payload)"
-            " select nextval('kirby.position'), 1, n % 8, to_jsonb(n) from generate_series(1, 30000) n"
+            " select nextval('kirby.position'), 1, n % 8, to_jsonb(n)"
+            " from generate_series(1, 30000) n"
         )
         conn.execute("analyze kirby.message")
 

@@ -14,7 +14,8 @@ POSTS = {
 def audits(dsn):
     with connected(dsn) as conn:
         return conn.execute(
-            "select actor, verb, object from kirby.audit_event where actor like 'a-%' order by position"
+            "select actor, verb, object from kirby.audit_event"
+            " where actor like 'a-%' order by position"
         ).fetchall()
 
 

@@ -31,9 +31,9 @@ def test_a_busy_port_is_one_clear_line(server_dsn):
 
 
 def test_an_address_that_is_not_ours_is_one_clear_line():
-    with pytest.raises(Invalid, match="cannot listen on 192.0.2.1 port 0"):
+    with pytest.raises(Invalid, match=r"cannot listen on 192.0.2.1 port 0"):
         listen("192.0.2.1", 0)
-    with pytest.raises(Invalid, match="cannot listen on no.such.host.test port 0"):
+    with pytest.raises(Invalid, match=r"cannot listen on no.such.host.test port 0"):
         listen("no.such.host.test", 0)
 
 
@@ -43,7 +43,7 @@ def test_without_a_dsn_there_is_nothing_to_serve():
 
 
 def test_a_database_that_does_not_answer_is_said_before_anything_starts():
-    with pytest.raises(Unavailable, match="no database at 127.0.0.1:1/x"):
+    with pytest.raises(Unavailable, match=r"no database at 127.0.0.1:1/x"):
         serve(Settings(dsn="host=127.0.0.1 port=1 dbname=x", port=0))
 
 

@@ -9,8 +9,10 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import set_json_loads
 
-from kirby.core.errors import BY_SQLSTATE, Conflict, Invalid, Unavailable, WrongSchema
+from kirby.core import payload
+from kirby.core.errors import BY_SQLSTATE, Conflict, Denied, Invalid, Unavailable, WrongSchema
 
 Connection = psycopg.Connection[Any]
 
@@ -27,11 +29,13 @@ def connect(dsn: str, *, application: str = "kirby") -> Connection:
     try:
         options = {"application_name": application, "connect_timeout": CONNECT_TIMEOUT, **KEEPALIVE}
         options |= {key: value for key, value in conninfo_to_dict(dsn).items() if value is not None}
-        return psycopg.connect(**options, autocommit=True, prepare_threshold=2)  # type: ignore[arg-type]
+        conn = psycopg.connect(**options, autocommit=True, prepare_threshold=2)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         raise Invalid(f"the DSN cannot be read: {one_line(error)}") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"no database at {place(dsn)}: {one_line(error)}") from None
+    set_json_loads(payload.loads, conn)
+    return conn
 
 
 def place(dsn: str) -> str:
@@ -77,6 +81,10 @@ def translated(error: psycopg.Error) -> Exception:
         return WrongSchema(
             "this database has no Kirby schema, or an older one: run 'kirby db migrate'"
         )
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return Denied(f"this login has no right to that: {one_line(error)}")
+    if isinstance(error, psycopg.errors.ProgramLimitExceeded):
+        return Invalid(f"too much at once: {one_line(error)}")
     if isinstance(error, psycopg.OperationalError) and state[:2] in ("", "08", "57"):
         return Unavailable(f"the connection to the database was lost: {one_line(error)}")
     return error

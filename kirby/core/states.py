@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
 from kirby.core.db import Connection, kirby_errors
+from kirby.core.errors import Invalid
 
+NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 PAGE = 1000
 
 GET = """
@@ -28,6 +31,16 @@ class Entry:
     version: int
     deleted: bool
     value: str | None
+
+
+def checked_name(name: object) -> str:
+    """The name of a state. Raises Invalid; the database refuses the same ones (kirby.state_id)."""
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    raise Invalid(
+        f"{name!r:.100} is not a name for a state: small letters, digits and underscores, at most"
+        " 50 (it becomes an SQL view)"
+    )
 
 
 def get(conn: Connection, state: str, keys: list[str]) -> list[Entry]:

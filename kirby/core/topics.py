@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from psycopg.rows import class_row
 
 from kirby.core.db import Connection, kirby_errors
+from kirby.core.errors import Invalid
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 WRITE = "select positions, topics from kirby.write(%s::jsonb, %s::jsonb)"
 
@@ -31,6 +35,16 @@ class Entry:
     run_id: int | None
     parents: list[int] | None
     recorded_at: datetime
+
+
+def checked_name(name: object) -> str:
+    """The name of a topic. Raises Invalid; the database refuses the same ones (kirby.topic_id)."""
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    raise Invalid(
+        f"{name!r:.100} is not a name for a topic: letters, digits, dots, dashes and underscores,"
+        " at most 200"
+    )
 
 
 def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], list[int]]:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+import psycopg
+
 from kirby.core import subscriptions
 from kirby.core.errors import Conflict, Fenced, Invalid, KirbyError, Unavailable
 from kirby.core.subscriptions import Batch
@@ -19,6 +21,7 @@ from kirby.sdk.streams import REGISTERED, Stream
 
 POLL = 1.0  # seconds between looks when no notification comes
 SLICE = 0.25  # seconds of work after which a batch is settled as far as it is done
+SLICE_BYTES = 16 * 1024 * 1024  # of published messages after which it is settled as well
 FIRST_LIMIT = 100
 MAX_LIMIT = 1000
 
@@ -70,10 +73,16 @@ class Consumer:
         return self.batch
 
     def _persist_claim(self) -> Batch | None:
-        return self._session.persist(
-            lambda: subscriptions.claim(self._session.connection, self._id, self.limit),
-            lambda: self.stop.asked,
-        )
+        try:
+            return self._session.persist(
+                lambda: subscriptions.claim(self._session.connection, self._id, self.limit),
+                lambda: self.stop.asked,
+            )
+        except Invalid:  # so many messages of that size do not fit into one answer
+            if self.limit == 1:
+                raise
+            self.limit = max(1, self.limit // 10)
+            return self._persist_claim()
 
     def _hold(self, batch: Batch | None) -> None:
         self.batch, self.first = batch, 0
@@ -86,18 +95,9 @@ class Consumer:
         """
         last = self.first + count
         whole = last == len(batch.positions)
-        messages, mutations = done.messages(), done.mutations()
+        upto = None if whole else batch.positions[last - 1]
         try:
-            settled = self._session.persist(
-                lambda: subscriptions.settle(
-                    self._session.connection,
-                    batch,
-                    messages=messages,
-                    mutations=mutations,
-                    upto=None if whole else batch.positions[last - 1],
-                    next=self.limit if whole and more else 0,
-                )
-            )
+            settled = self._persist_settle(batch, done, upto, self.limit if whole and more else 0)
         except Fenced:
             self._hold(None)
             return
@@ -107,10 +107,30 @@ class Consumer:
         else:
             self.first = last
 
+    def _persist_settle(
+        self, batch: Batch, done: work.Work, upto: int | None, next: int
+    ) -> subscriptions.Settled:
+        messages, mutations = done.messages(), done.mutations()
+        try:
+            return self._session.persist(
+                lambda: subscriptions.settle(
+                    self._session.connection,
+                    batch,
+                    messages=messages,
+                    mutations=mutations,
+                    upto=upto,
+                    next=next,
+                )
+            )
+        except Invalid:
+            if next == 0:
+                raise
+            return self._persist_settle(batch, done, upto, 0)
+
     def renew(self) -> None:
         """Keep the batch for another lease; if it is lost, the next settle says so."""
         if (batch := self.batch) is not None:
-            with contextlib.suppress(KirbyError):
+            with contextlib.suppress(KirbyError, psycopg.Error):
                 subscriptions.renew(self._session.connection, batch)
 
     def release(self) -> None:
@@ -167,7 +187,7 @@ class Server:
         return True
 
     def _handle(self, batch: Batch, first: int) -> tuple[work.Work, int, Exception | None]:
-        """Run the handler until the batch ends, time is up, or it fails: what was done, how many."""
+        """Run the handler until the batch ends, it is enough, or it fails: what, and how many."""
         total = len(batch.positions) - first
         width = total if self.stream.batch is not None else 1
         until = time.monotonic() + SLICE
@@ -183,7 +203,8 @@ class Server:
                         f" {self.stream.topic} (key {batch.keys[at]!r}); it will be delivered again"
                     )
                     return done, count, error
-                if self.consumer.stop.asked or time.monotonic() >= until:
+                enough = done.size >= SLICE_BYTES or time.monotonic() >= until
+                if enough or self.consumer.stop.asked:
                     return done, count + width, None
         return done, total, None
 

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import psycopg
+
 from kirby.core.errors import KirbyError
 
 PAUSE = 0.01
@@ -29,7 +31,8 @@ class Notifier:
         """Wake the readers of these topics, now or within ten milliseconds."""
         now = time.monotonic()
         with self._lock:
-            fresh = [topic for topic in topics if now - self._sent.get(topic, 0) >= PAUSE]
+            free = set(topics) - self._pending
+            fresh = [topic for topic in free if now - self._sent.get(topic, -PAUSE) >= PAUSE]
             self._sent.update(dict.fromkeys(fresh, now))
             self._pending.update(set(topics) - set(fresh))
             if self._pending and self._timer is None:
@@ -55,5 +58,5 @@ class Notifier:
         if topics:
             try:
                 self._send(topics)
-            except KirbyError:
+            except (KirbyError, psycopg.Error):
                 return

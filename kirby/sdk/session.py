@@ -120,14 +120,20 @@ def get() -> Session:
     global _session
     if _session is None:
         _session = Session(dict(os.environ))
-        atexit.register(_session.close)
     return _session
 
 
+@atexit.register
+def _close() -> None:
+    if _session is not None:
+        _session.close()
+
+
 def _forget() -> None:
-    """After a fork: the connection belongs to the parent."""
+    """After a fork: connection and unit of work belong to the parent, which goes on with them."""
     global _session
     _session = None
+    work.CURRENT.set(None)
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -137,12 +143,13 @@ os.register_at_fork(after_in_child=_forget)
 def transaction() -> Iterator[None]:
     """Group publishes and changes of states: at the end of the block they are written at once.
 
-    Inside a handler it joins the handler's own unit of work. On an error in the block nothing is
-    written. Raises Conflict if a key that was read in the block was changed by somebody else: run
-    the block again.
+    Inside a handler or another transaction it joins that unit of work. On an error in the block
+    nothing of it is written. Raises Conflict if a key that was read in the block was changed by
+    somebody else: run the block again.
     """
-    if work.current() is not None:
-        yield
+    if (outer := work.current()) is not None:
+        with outer.part():
+            yield
         return
     with work.entered(work.Work()) as mine:
         yield

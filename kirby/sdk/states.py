@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kirby.core import payload, states
-from kirby.core.errors import Conflict, Invalid
+from kirby.core.errors import Conflict
 from kirby.sdk import session, work
 
 MAX_TRIES = 100
@@ -23,7 +23,7 @@ class State(Mapping[str, Any]):
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = states.checked_name(name)
 
     def __repr__(self) -> str:
         return f"kirby.state({self.name!r})"
@@ -32,13 +32,12 @@ class State(Mapping[str, Any]):
         value = self._read(key)[1]
         if value is None:
             raise KeyError(key)
-        return json.loads(value)
+        return payload.loads(value)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._read(key)[1] is not None
 
     def __setitem__(self, key: str, value: Any) -> None:
-        work.checked_key(key)
         self._write(key, "set", payload.dumps(value, f"the value of {key!r} in state {self.name}"))
 
     def __delitem__(self, key: str) -> None:
@@ -54,7 +53,7 @@ class State(Mapping[str, Any]):
 
     def items(self, prefix: str = "") -> Any:
         """The keys that begin with ``prefix`` and their values, in the order of the keys."""
-        return [(key, json.loads(value)) for key, value in self._items(prefix)]
+        return [(key, payload.loads(value)) for key, value in self._items(prefix)]
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
         """Delete a key and return its value, or ``default`` if there is none."""
@@ -86,15 +85,14 @@ class State(Mapping[str, Any]):
                 return value
             except Conflict:
                 continue
-        raise Conflict(f"key {key!r} of state {self.name} changes faster than it can be updated")
+        raise Conflict(self._too_fast(key))
 
     def _read(self, key: str) -> tuple[int, str | None]:
         """The version and the JSON text of a key (None: absent), as this unit of work sees it."""
+        work.checked_key(key)
         mine = work.current()
         if mine is not None and (known := mine.changes.get((self.name, key))) is not None:
             return known.read or 0, known.value
-        if not isinstance(key, str):
-            raise Invalid(f"a key is a string, not a {type(key).__name__}: {key!r}")
         found = states.get(session.get().connection, self.name, [key])
         version, value = (found[0].version, found[0].value) if found else (0, None)
         if mine is not None:
@@ -102,24 +100,36 @@ class State(Mapping[str, Any]):
         return version, value
 
     def _write(self, key: str, op: str, value: str | None) -> None:
+        work.checked_key(key)
         if (mine := work.current()) is not None:
             mine.write(self.name, key, op, value)
             return
         alone = work.Work()
         alone.write(self.name, key, op, value)
-        session.get().commit(alone)
+        for _ in range(MAX_TRIES):  # it depends on nothing, so it can always be tried again
+            with contextlib.suppress(Conflict):
+                session.get().commit(alone)
+                return
+        raise Conflict(self._too_fast(key))
+
+    def _too_fast(self, key: str) -> str:
+        return f"key {key!r} of state {self.name} changes faster than it can be written"
 
     def _items(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """What is stored, overlaid with what this unit of work has changed."""
-        stored = {
-            entry.key: entry.value
-            for entry in states.items(session.get().connection, self.name, prefix)
-        }
-        if (mine := work.current()) is not None:
-            for (name, key), change in mine.changes.items():
-                if name == self.name and key.startswith(prefix):
-                    stored[key] = change.value
-        return ((key, value) for key, value in sorted(stored.items()) if value is not None)
+        """What is stored, overlaid with what this unit of work knows; it has read all of them."""
+        found = states.items(session.get().connection, self.name, prefix)
+        if (mine := work.current()) is None:
+            return ((entry.key, entry.value) for entry in found if entry.value is not None)
+        for entry in found:
+            if (self.name, entry.key) not in mine.changes:
+                read = work.Change("check", entry.value, read=entry.version)
+                mine.change(self.name, entry.key, read)
+        known = sorted(
+            (key, change.value)
+            for (name, key), change in mine.changes.items()
+            if name == self.name and key.startswith(prefix)
+        )
+        return ((key, value) for key, value in known if value is not None)
 
 
 def state(name: str) -> State:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from kirby.core import topics
 from kirby.core.errors import Invalid
 from kirby.core.subscriptions import Batch
 from kirby.sdk import work
@@ -54,6 +55,7 @@ class Stream:
                 f"{self.function.__name__} returned a value, but its stream has no topic for it:"
                 f' say @kirby.stream("{self.topic}", to="…"), or return None'
             )
+        topics.checked_name(to)
         out_key = key if out.key is None else out.key
         done.publish(to, work.message(out.value, out_key, out.headers, done.parents))
 
@@ -83,6 +85,9 @@ def stream(
     """
     if batch is not None and not 1 <= batch <= 10_000:
         raise Invalid(f"batch is {batch}: from 1 to 10000")
+    topics.checked_name(topic)
+    if to is not None:
+        topics.checked_name(to)
 
     def register(function: Function) -> Function:
         REGISTERED.append(Stream(function, topic, to, name, batch, wants(function)))
@@ -95,12 +100,12 @@ def wants(function: Callable[..., Any]) -> tuple[bool, ...]:
     """Which parameters want the message. Raises Invalid for a function that cannot be a handler."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise Invalid(f"{function.__name__} is async: a handler is a plain function")
-    parameters = [
+    needed = [
         each
         for each in inspect.signature(function).parameters.values()
-        if each.default is each.empty
-        and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
     ]
+    parameters = [each for each in needed if each.kind is not each.KEYWORD_ONLY]
     found = tuple(
         each.annotation is Message
         or (
@@ -111,9 +116,9 @@ def wants(function: Callable[..., Any]) -> tuple[bool, ...]:
         or (each.annotation is each.empty and each.name == "message" and len(parameters) > 1)
         for each in parameters
     )
-    if not 1 <= len(found) <= 2 or found.count(False) > 1:
+    if not 1 <= len(found) <= 2 or found.count(False) > 1 or len(needed) > len(found):
         raise Invalid(
-            f"{function.__name__} takes {len(found)} parameters: a handler takes the value, the"
-            " message (annotated kirby.Message), or both"
+            f"{function.__name__}{inspect.signature(function)} cannot be a handler: it takes the"
+            " value, the message (annotated kirby.Message), or both"
         )
     return found

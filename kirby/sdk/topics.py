@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from kirby.sdk import session, work
 from kirby.sdk.messages import Message
 
 PAGE = 1000
+PAGE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,9 @@ class Topic:
     """A named stream of messages in this process's environment; made at its first use."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        topics.checked_name(self.name)
 
     def publish(
         self, value: Any, key: str | None = None, headers: dict[str, Any] | None = None
@@ -49,14 +52,14 @@ class Topic:
         return self._write_pages(items)
 
     def _write_pages(self, items: Iterator[str]) -> int:
-        first = list(itertools.islice(items, PAGE))
-        if len(first) < PAGE:
-            return len(_write(self.name, first)) if first else 0
-        count = 0
-        with kirby_errors(), session.get().connection.transaction():
-            for page in itertools.chain([first], _pages(items)):
-                count += len(_write(self.name, page))
-        return count
+        pages = list(_pages(items))  # before the transaction, which holds readers of the topic back
+        if len(pages) < 2:
+            return sum(len(_write(self.name, page)) for page in pages)
+        mine = session.get()
+        with kirby_errors(), mine.connection.transaction():
+            done = [_insert(mine, self.name, page) for page in pages]
+        mine.notifier.notify(done[0][1])
+        return sum(len(positions) for positions, _ in done)
 
     def read(
         self,
@@ -67,8 +70,8 @@ class Topic:
     ) -> Iterator[Message]:
         """Yield what the topic holds now, in order; nothing is acknowledged.
 
-        ``after`` is a position; ``since`` and ``until`` bound the time of recording.
-        Raises NotFound if there is no such topic.
+        ``after`` is a position; ``since`` and ``until`` bound the time of recording (without a
+        zone: local time). Raises NotFound if there is no such topic.
         """
         left = limit if limit is not None else float("inf")
         while left > 0:
@@ -77,8 +80,8 @@ class Topic:
                 self.name,
                 after=after,
                 limit=int(min(PAGE, left)),
-                since=since,
-                until=until,
+                since=since and since.astimezone(),
+                until=until and until.astimezone(),
             )
             for entry in page:
                 yield Message.of_entry(self.name, entry)
@@ -126,13 +129,26 @@ def _item(value: Any, key: str | None) -> str:
 
 
 def _pages(items: Iterator[str]) -> Iterator[list[str]]:
-    while page := list(itertools.islice(items, PAGE)):
+    """Lists of at most 1000 messages and some 20 MB."""
+    page: list[str] = []
+    size = 0
+    for item in items:
+        page.append(item)
+        size += len(item)
+        if len(page) == PAGE or size > PAGE_BYTES:
+            yield page
+            page, size = [], 0
+    if page:
         yield page
 
 
 def _write(name: str, items: list[str]) -> list[int]:
     """Write messages outside a unit of work, and wake the readers."""
     mine = session.get()
-    positions, written = topics.write(mine.connection, work.document({name: items}), "{}")
+    positions, written = _insert(mine, name, items)
     mine.notifier.notify(written)
     return positions
+
+
+def _insert(mine: session.Session, name: str, items: list[str]) -> tuple[list[int], list[int]]:
+    return topics.write(mine.connection, work.document({name: items}), "{}")

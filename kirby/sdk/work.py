@@ -12,7 +12,8 @@ from typing import Any
 from kirby.core import payload
 from kirby.core.errors import Invalid
 
-MAX_KEY = 1024
+MAX_KEY = 1024  # bytes; an index of PostgreSQL holds keys of less than 2704
+MAX_MESSAGES = 128 * 1024 * 1024  # bytes of one document; jsonb holds less than 256 MB
 CURRENT: ContextVar[Work | None] = ContextVar("kirby_work", default=None)
 
 
@@ -36,17 +37,28 @@ class Work:
 
     parents: tuple[int, ...] = ()
     changes: dict[tuple[str, str], Change] = field(default_factory=dict)
+    size: int = 0  # bytes of the messages
     _messages: list[tuple[str, str]] = field(default_factory=list)
     _undo: list[tuple[tuple[str, str], Change | None]] = field(default_factory=list)
     _mark: int = 0
 
     def publish(self, topic: str, item: str) -> None:
-        self._messages.append((topic, item))
+        self._add([(topic, item)])
 
     def publish_all(self, topic: str, items: Iterable[str]) -> int:
-        before = len(self._messages)
-        self._messages.extend((topic, item) for item in items)
-        return len(self._messages) - before
+        fresh = [(topic, item) for item in items]  # first of all: one of them may be refused
+        self._add(fresh)
+        return len(fresh)
+
+    def _add(self, fresh: list[tuple[str, str]]) -> None:
+        size = self.size + sum(len(item) for _, item in fresh)
+        if size > MAX_MESSAGES:
+            raise Invalid(
+                f"a handler or transaction publishes at most {MAX_MESSAGES >> 20} MB at once, not"
+                f" {size >> 20} MB: publish in smaller units"
+            )
+        self.size = size
+        self._messages += fresh
 
     def change(self, state: str, key: str, change: Change) -> None:
         self._undo.append(((state, key), self.changes.get((state, key))))
@@ -70,13 +82,27 @@ class Work:
         self._undo.clear()
 
     def undo(self) -> None:
-        del self._messages[self._mark :]
-        for at, old in reversed(self._undo):
+        self._back_to(self._mark, 0)
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """All of what the block does joins this unit of work, or, on an error in it, nothing."""
+        messages, changes = len(self._messages), len(self._undo)
+        try:
+            yield
+        except BaseException:
+            self._back_to(messages, changes)
+            raise
+
+    def _back_to(self, messages: int, changes: int) -> None:
+        self.size -= sum(len(item) for _, item in self._messages[messages:])
+        del self._messages[messages:]
+        for at, old in reversed(self._undo[changes:]):
             if old is None:
                 del self.changes[at]
             else:
                 self.changes[at] = old
-        self._undo.clear()
+        del self._undo[changes:]
 
     def messages(self) -> str:
         """The document of kirby.append_messages."""
@@ -109,6 +135,8 @@ def message(
     parts = [f'"v":{payload.dumps(value)}']
     if key is not None:
         parts.append(f'"k":{checked_key(key)}')
+    if headers is not None and not isinstance(headers, dict):
+        raise Invalid(f"headers are a dictionary, not of type {type(headers).__name__}")
     if headers:
         parts.append(f'"h":{payload.dumps(headers, "the headers")}')
     if parents:
@@ -129,12 +157,13 @@ def mutation(key: str, change: Change) -> str:
 
 
 def checked_key(key: Any) -> str:
-    """A key as JSON text. Raises Invalid unless it is a string of at most 1024 characters."""
+    """A key as JSON text. Raises Invalid unless it is a string of at most 1024 bytes of UTF-8."""
     if not isinstance(key, str):
-        raise Invalid(f"a key is a string, not a {type(key).__name__}: {key!r}")
-    if len(key) > MAX_KEY:
-        raise Invalid(f"a key has at most {MAX_KEY} characters, this one has {len(key)}")
-    return payload.dumps(key, "the key")
+        raise Invalid(f"a key is a string, not of type {type(key).__name__}: {key!r:.100}")
+    text = payload.dumps(key, "the key")
+    if len(text) > MAX_KEY and (size := len(key.encode())) > MAX_KEY:
+        raise Invalid(f"a key has at most {MAX_KEY} bytes, this one has {size}: {key!r:.60}…")
+    return text
 
 
 def current() -> Work | None:

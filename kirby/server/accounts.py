@@ -65,9 +65,10 @@ FAILURES = """
            extract(epoch from kirby.now() - max(at) filter (where address = %(address)s))::float8
              as since_address
       from kirby.login_failure
-     where (login = %(login)s or address = %(address)s) and at > kirby.now() - interval '1 hour'
+     where (login = %(login)s or address = %(address)s)
+       and at > (select kirby.now() - interval '1 hour')
 """
-FORGET_OLD = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
+FORGET_OLD = "delete from kirby.login_failure where at < (select kirby.now() - interval '1 hour')"
 COUNT_FAILURE = """
     insert into kirby.login_failure (login, address, at)
     values (%(login)s, %(address)s, kirby.now())

@@ -20,6 +20,9 @@ from kirby.server.sdk_wheel import SdkWheel
 from kirby.server.tables import artifact, deployment, deployment_version, job, release
 
 
+LONGEST_REASON = 1000  # characters
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a script is to be run: what the command line, or its own metadata, asks for."""
@@ -56,13 +59,15 @@ class Deployed:
 def check(conn: Connection, plan: Plan) -> None:
     """Find what is wrong with a plan before anything is resolved or stored.
 
-    Raises NotFound (no such environment), Invalid (a bad schedule, zone, count or variable) or Taken
-    (the name is a job of another kind).
+    Raises NotFound (no such environment), Invalid (a bad schedule, zone, count or variable) or
+    Taken (the name is a job of another kind).
     """
     environments.get(conn, plan.environment)
     if plan.daemon and plan.schedules:
         raise Invalid(f"{plan.name} cannot be both a daemon and scheduled: choose one")
     _check_counts(plan)
+    if len(plan.reason) > LONGEST_REASON:
+        raise Invalid(f"the reason is {len(plan.reason)} characters: at most {LONGEST_REASON}")
     variables.check(plan.variables)
     for expression in plan.schedules:
         cron.parse(expression)

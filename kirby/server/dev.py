@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import http.client
 import os
 import signal
@@ -9,6 +11,8 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 
 from kirby.core import db, dsn
@@ -21,10 +25,12 @@ from kirby.server.settings import Settings
 READY_WITHIN = 60.0  # seconds
 STOP_WITHIN = 25.0  # seconds; the supervisor gives its runs ten
 LOOK = 0.2  # seconds between looks at the parts
+PATIENCE = 30.0  # seconds for the parts of a `kirby dev` that was killed to end
 
 SUPERVISOR_READY = """
     select exists (select from kirby.supervisor
-                    where pid = %s and ended_at is null and lease_until > kirby.now())
+                    where pid = %s and host = %s and folder = %s
+                      and ended_at is null and lease_until > kirby.now())
 """
 
 
@@ -41,7 +47,8 @@ class House:
         self._data = settings.data.absolute()
         self._postgres = None if settings.dsn else Postgres(self._data / "postgres")
         self._parts: list[Part] = []
-        self._server_dsn = ""
+        self._server_dsn = self._worker_dsn = ""
+        self._lock: int | None = None
 
     @property
     def url(self) -> str:
@@ -50,9 +57,11 @@ class House:
 
     def start(self) -> None:
         """Start everything. Raises a KirbyError, with nothing left running, if that fails."""
-        check_port(self._settings.host, self._settings.port)
         try:
             self._make_folder()
+            self._lock = lock(self._data / "lock")
+            port = usable_port(self._settings.host, self._settings.port)
+            self._settings = replace(self._settings, port=port)
             admin_dsn = self._start_database()
             schema.migrate(admin_dsn)
             self._open_roles(admin_dsn)
@@ -72,7 +81,7 @@ class House:
                 self._say(f"{error}; trying again")
                 time.sleep(1)
         for part in self._parts:
-            part.keep_alive()
+            part.keep_alive(self._say)
 
     def stop(self) -> None:
         """Stop the parts, then the database. Safe to call twice."""
@@ -84,6 +93,9 @@ class House:
         self._parts.clear()
         if self._postgres is not None:
             self._postgres.stop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _make_folder(self) -> None:
         try:
@@ -129,13 +141,11 @@ class House:
     def _start_parts(self) -> None:
         """The pages and a supervisor, and wait for both."""
         host, port = self._settings.host, str(self._settings.port)
-        environ = self._environ()
-        self._parts += [
-            Part("web", ("--host", host, "--port", port), environ, self._data / "web.log"),
-            Part("supervisor", (), environ, self._data / "supervisor.log"),
-        ]
-        for part in self._parts:
-            part.start()
+        for name, arguments in (("web", ("--host", host, "--port", port)), ("supervisor", ())):
+            log = self._data / f"{name}.log"
+            held = (self._lock,) if self._lock is not None else ()
+            self._parts.append(Part(name, arguments, self._environ(), log, held))
+            self._parts[-1].start()
         web, supervisor = self._parts
         self._await(web, self._web_answers)
         self._await(supervisor, lambda: self._supervisor_works(supervisor))
@@ -175,12 +185,51 @@ class House:
 
     def _supervisor_works(self, part: Part) -> bool:
         with suppress(Unavailable), db.connect(self._server_dsn) as conn:
-            return bool(db.scalar(conn, SUPERVISOR_READY, [part.pid]))
+            me = [part.pid, socket.gethostname(), str(self._data)]
+            return bool(db.scalar(conn, SUPERVISOR_READY, me))
         return False
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise Busy if something else listens there, Invalid if there is no such address."""
+def lock(path: Path) -> int:
+    """Take the folder; the lock lasts until this process and all parts that it started have ended.
+
+    Waits for the parts of a `kirby dev` that was killed. Raises Busy if one runs.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 32, 0).decode("ascii", "replace").strip()
+            if _lives(holder) or time.monotonic() > deadline:
+                os.close(file)
+                raise Busy(
+                    f"process {holder or 'unknown'} runs on {path.parent} already:"
+                    " stop it, or choose another --data"
+                ) from None
+            time.sleep(0.05)
+        else:
+            os.ftruncate(file, 0)
+            os.pwrite(file, str(os.getpid()).encode(), 0)
+            return file
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ValueError, ProcessLookupError):
+        return False
+    return True
+
+
+def usable_port(host: str, port: int) -> int:
+    """That port, or a free one for 0.
+
+    Raises Busy if something else listens there, Invalid if there is no such address.
+    """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -188,9 +237,12 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, proto) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+            return int(probe.getsockname()[1])
     except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno is None:
-            raise Invalid(f"{host} is not an address of this machine") from None
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise Invalid(
+                f"{host} is not an address of this machine: give another --host"
+            ) from None
         raise Busy(
             f"port {port} of {host} cannot be used ({error.strerror}): choose another with --port"
         ) from None

@@ -30,7 +30,7 @@ JOBS = """
                and l.status in ('queued', 'starting', 'running') and l.status = 'running') as live,
            (select min(t.at) from kirby.tick t
              where t.deployment_id = d.id and t.status = 'planned'
-               and t.at > kirby.now() - interval '1 day') as next_tick,
+               and t.at > (select kirby.now() - interval '1 day')) as next_tick,
            last.id as last_run, last.status as last_status, last.queued_at as last_at,
            recent.runs as recent
       from kirby.deployment d

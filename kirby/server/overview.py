@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from kirby.server import query
 from kirby.server.environments import Environment
 
-COUNTED = 500_000  # positions: how far back the throughput is counted at the most
+COUNTED = 200_000  # positions: how far back the throughput is counted at the most
 
 # What is wrong, each kind in one arm. Bounded: deployments and their last run, live runs, claims.
 PROBLEMS = """
@@ -58,7 +58,7 @@ PROBLEMS = """
       join kirby.deployment d on d.id = k.deployment_id
       join kirby.job j on j.id = d.job_id
      where d.environment_id = %(environment_id)s and k.status = 'planned'
-       and k.at < kirby.now() - interval '1 minute'
+       and k.at < (select kirby.now() - interval '1 minute')
      group by j.name
     union all
     select 'no_supervisor', 'supervisor', null, 'no supervisor is alive: nothing will be started',
@@ -73,7 +73,8 @@ COUNTS = """
     select count(*) filter (where r.status = 'running') as running,
            count(*) filter (where r.status in ('queued', 'starting')) as waiting
       from kirby.run r
-     where r.environment_id = %(environment_id)s and r.status in ('queued', 'starting', 'running')
+     where r.environment_id = %(environment_id)s
+       and (r.status = 'queued' or r.status in ('starting', 'running'))
 """
 
 LAST_DAY = """
@@ -82,18 +83,20 @@ LAST_DAY = """
       from (select status, ended_at from kirby.run
              where environment_id = %(environment_id)s and ended_at is not null
              order by id desc limit 5000) r
-     where r.ended_at > kirby.now() - interval '1 day'
+     where r.ended_at > (select kirby.now() - interval '1 day')
 """
 
 # The BRIN indexes on position and recorded_at keep this to the newest blocks; COUNTED positions
 # at the most, whatever an hour holds.
 THROUGHPUT = """
-    with floor as materialized (select last_value - %(counted)s as position from kirby.position)
-    select extract(epoch from kirby.now() - date_trunc('second', m.recorded_at))::int as age,
+    with clock as materialized (select kirby.now() as now),
+         floor as materialized (select last_value - %(counted)s as position from kirby.position)
+    select extract(epoch from (select now from clock) - date_trunc('second', m.recorded_at))::int
+             as age,
            count(*) as messages
       from kirby.message m
      where m.position > (select position from floor)
-       and m.recorded_at > kirby.now() - interval '1 hour'
+       and m.recorded_at > (select now - interval '1 hour' from clock)
        and m.topic_id in (select id from kirby.topic where environment_id = %(environment_id)s)
      group by 1
 """
@@ -102,7 +105,7 @@ CUT = """
     select exists (
       select from kirby.message m, kirby.position p
        where m.position between p.last_value - %(counted)s - 10000 and p.last_value - %(counted)s
-         and m.recorded_at > kirby.now() - interval '1 hour')
+         and m.recorded_at > (select kirby.now() - interval '1 hour'))
 """
 
 

@@ -11,19 +11,22 @@ from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
 from kirby.core import db
-from kirby.core.errors import Denied, Invalid, Unavailable
+from kirby.core.errors import Busy, Denied, Invalid, Unavailable
 
 WITH_PASSWORD = ("kirby_server", "kirby_worker")
+
+IN_USE = "select exists (select from pg_stat_activity where usename = %s)"
 
 
 def passwords(path: Path) -> dict[str, str]:
     """The roles' passwords, kept in a private file; made at the first call."""
     try:
-        return {str(role): str(word) for role, word in json.loads(path.read_text()).items()}
+        known = json.loads(path.read_text())
+        return {role: str(known[role]) for role in WITH_PASSWORD}
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
-        raise Invalid(f"{path} cannot be read ({error}): remove it to have new passwords") from None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise Invalid(f"{path} cannot be read: remove it to have new passwords") from None
     made = {role: secrets.token_urlsafe(24) for role in WITH_PASSWORD}
     write_private(path, json.dumps(made))
     return made
@@ -40,7 +43,8 @@ def write_private(path: Path, text: str) -> None:
 def open_logins(admin_dsn: str, known: dict[str, str]) -> dict[str, str]:
     """A DSN for each role, after making sure that it works. Needs an administrator once.
 
-    Raises Denied if a role cannot log in and the administrator may not change that.
+    Raises Denied if a role cannot log in and the administrator may not change that, Busy if
+    somebody else works as that role with another password.
     """
     opened = {
         role: make_conninfo(admin_dsn, user=role, password=word) for role, word in known.items()
@@ -66,13 +70,17 @@ def _works(dsn: str) -> bool:
 
 
 def _alter(admin_dsn: str, role: str, password: str) -> None:
-    statement = sql.SQL("alter role {} login password {}").format(
-        sql.Identifier(role), sql.Literal(password)
-    )
+    """Set the password; the server gets its SCRAM verifier only, so that no log holds it."""
     try:
         with db.connect(admin_dsn) as conn:
-            conn.execute("set log_statement = 'none'")
-            conn.execute(statement)
+            if db.scalar(conn, IN_USE, [role]):
+                raise Busy(
+                    f"somebody works as {role} on this server with another password, another"
+                    " 'kirby dev' perhaps: stop it, or put its password into roles.json"
+                )
+            made = conn.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+            statement = sql.SQL("alter role {} login password {}")
+            conn.execute(statement.format(sql.Identifier(role), sql.Literal(made.decode())))
     except errors.InsufficientPrivilege:
         raise Denied(
             f"{role} cannot log in, and this DSN may not change that: give {role} a login and put"

@@ -32,7 +32,8 @@ RUNS: LiteralString = """
            r.cause, r.actor, r.replica, r.attempt, r.restarts, r.retry_of, r.tick_at, r.not_before,
            r.queued_at, r.started_at, r.ended_at, r.cancel_at, s.host, r.supervisor_id, r.pid,
            r.exit_code, r.signal, r.reason, p.filename, p.sha256, p.lock_hash, p.python,
-           extract(epoch from coalesce(r.ended_at, kirby.now()) - r.started_at)::float8 as seconds
+           extract(epoch from coalesce(r.ended_at, kirby.now()) - r.started_at)::float8 as seconds,
+           d.version as deployed_version
       from kirby.run r
       join kirby.environment e on e.id = r.environment_id
       join kirby.deployment d on d.id = r.deployment_id
@@ -48,6 +49,19 @@ LISTING = (
      where (%(environment_id)s::int is null or r.environment_id = %(environment_id)s)
        and (%(job)s::text is null or j.name = %(job)s)
        and (%(statuses)s::text[] is null or r.status = any (%(statuses)s))
+       and (%(before)s::bigint is null or r.id < %(before)s)
+     order by r.id desc
+     limit %(limit)s
+"""
+)
+
+# Written out, so that the two partial indexes on live runs serve it however many have ended.
+LIVE_ONES = (
+    RUNS
+    + """
+     where (r.status = 'queued' or r.status in ('starting', 'running'))
+       and (%(environment_id)s::int is null or r.environment_id = %(environment_id)s)
+       and (%(job)s::text is null or j.name = %(job)s)
        and (%(before)s::bigint is null or r.id < %(before)s)
      order by r.id desc
      limit %(limit)s
@@ -136,6 +150,7 @@ class Run:
     lock_hash: str
     python: str
     seconds: float | None
+    deployed_version: int
 
     @property
     def live(self) -> bool:
@@ -175,7 +190,7 @@ def listing(
     return query.rows(
         conn,
         Run,
-        LISTING,
+        LIVE_ONES if status == "live" else LISTING,
         environment_id=environment.id if environment else None,
         job=job,
         statuses=_statuses(status),

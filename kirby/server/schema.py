@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from kirby.core import db
-from kirby.core.errors import KirbyError, WrongSchema
+from kirby.core.errors import Denied, KirbyError, WrongSchema
 from kirby.server import database
 from kirby.server.paths import MIGRATIONS
 
@@ -30,8 +30,8 @@ def head() -> str:
 def migrate(dsn: str) -> None:
     """Bring the database to the newest schema: everything, or nothing at all.
 
-    Migrators wait for each other. Raises Unavailable, WrongSchema (the database is newer),
-    or KirbyError when a lock is not had within seconds.
+    Migrators wait for each other. Raises Unavailable, WrongSchema (the database is newer), Denied
+    (not an administrator's DSN), or KirbyError when a lock is not had within seconds.
     """
     if (revision := current(dsn)) is not None:
         _refuse_newer(revision)
@@ -43,6 +43,11 @@ def migrate(dsn: str) -> None:
             command.upgrade(settings, "head")
     except (psycopg.Error, DBAPIError) as error:
         cause = getattr(error, "orig", None) or error
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+            raise Denied(
+                f"this DSN may not migrate {db.place(dsn)}, give an administrator's:"
+                f" {db.one_line(cause)}"
+            ) from error
         raise KirbyError(f"the migration was rolled back: {db.one_line(cause)}") from error
     finally:
         engine.dispose()

@@ -47,7 +47,7 @@ TOPICS = """
                     from (select m.recorded_at from kirby.message m
                            where m.topic_id = t.id and m.lane = l.lane
                            order by m.position desc limit 50) newer
-                   where newer.recorded_at > kirby.now() - interval '10 minutes') lane
+                   where newer.recorded_at > (select kirby.now() - interval '10 minutes')) lane
            ) rate on newest.recorded_at > kirby.now() - interval '10 minutes'
      where t.environment_id = %(environment_id)s
        and (%(name)s::text is null or t.name = %(name)s)

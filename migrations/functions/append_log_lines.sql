@@ -9,14 +9,16 @@ create or replace function kirby.append_log_lines(p_supervisor_id uuid, p_lines 
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform from kirby.supervisor where id = p_supervisor_id and ended_at is null for share;
-  if not found then
-    perform kirby.fail('KB005', 'this supervisor lost its lease: its runs were given to others');
-  end if;
   insert into kirby.log_line (position, run_id, stream, level, text, at)
   select nextval('kirby.position'), l.r, l.s, l.l, l.x, to_timestamp(l.t)
     from (select * from rows from (
             jsonb_to_recordset(p_lines) as (r bigint, s text, l text, x text, t double precision)
           ) with ordinality as o (r, s, l, x, t, n) order by n) l;
+
+  -- Last: this lock keeps the supervisor from renewing its lease, and the insert may have to wait.
+  perform from kirby.supervisor where id = p_supervisor_id and ended_at is null for share;
+  if not found then
+    perform kirby.fail('KB005', 'this supervisor lost its lease: its runs were given to others');
+  end if;
 end;
 $$;

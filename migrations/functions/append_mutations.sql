@@ -42,7 +42,8 @@ begin
            case c.o when 'set' then coalesce(c.v, 'null') end, p_run_id, c.p
       from jsonb_to_recordset(v_changes) as c (k text, o text, v jsonb, p bigint[])
       left join kirby.state_entry s on s.state_id = v_state and s.key = c.k
-     where c.o <> 'check';
+     where c.o <> 'check'
+     order by c.k collate "C";
   end loop;
 end;
 $$;

@@ -2,6 +2,7 @@
 -- with the acknowledgement, in one transaction, or not at all.
 --
 -- p_upto: the last position that is done; NULL for the whole claim. The rest stays claimed.
+-- Asked again for what is settled already (the answer was lost with a connection): nothing happens.
 -- p_next: claim the next batch of the subscription in the same round trip, of at most so many messages.
 -- Documents as in append_messages and append_mutations. Returns the ids of the topics that were written
 -- to (to be notified after the commit), and the next batch if there is one.
@@ -32,6 +33,11 @@ begin
     perform kirby.fail('KB005', 'the claim was lost to another worker: its lease ended before the work was done');
   end if;
   select * into v_own from kirby.own_subscription(v_claim.subscription_id);
+  if p_upto < v_claim.first then
+    return query select null::integer[], null::bigint, null::bigint, null::smallint, null::bigint[],
+                        null::text[], null::json, null::json, null::timestamptz[];
+    return;
+  end if;
 
   if p_messages <> '{}' then
     select a.topics into topics

@@ -42,7 +42,7 @@ class LiveLog {
     this.button = document.querySelector("[data-follow]");
     this.following = true;
     this.toBottom();
-    this.button.hidden = false;
+    this.button.hidden = !log.dataset.live;
     this.button.addEventListener("click", () => this.follow(!this.following));
     log.addEventListener("scroll", () => this.scrolled());
     if (log.dataset.live) this.connect();
@@ -83,6 +83,7 @@ class LiveLog {
   end(event) {
     this.source.close();
     this.alive(false);
+    this.button.hidden = true;
     this.refresh(event);
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from kirby.core import db
-from kirby.core.errors import KirbyError
+from kirby.core.errors import Invalid, KirbyError
 from kirby.server.cli import (
     config,
     databases,
@@ -26,12 +27,19 @@ from kirby.server.cli import (
     topics,
     users,
 )
+from kirby.server.settings import Settings
+
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="kirby")
+@click.version_option(package_name="kirby", prog_name="kirby", message="%(prog)s %(version)s")
 def kirby() -> None:
-    """Run Python scripts, and keep everything they did in one PostgreSQL event log."""
+    """Run Python scripts, and keep everything they did in one PostgreSQL event log.
+
+    KIRBY_DSN names the database; below a folder where 'kirby dev' runs it is found by itself.
+    """
+    Settings.from_env(os.environ)  # a misspelt setting is not passed over in silence
 
 
 for command in (
@@ -55,25 +63,52 @@ for command in (
 
 def refuse(message: str) -> NoReturn:
     """Say in one line what went wrong, and exit with 1."""
-    click.echo(f"kirby: {message}", err=True)
+    click.echo(f"kirby: {' '.join(message.split())}", err=True)
     sys.exit(1)
 
 
 def main() -> None:
-    """Run a command; a user sees one line for an error that Kirby raised on purpose."""
+    """Run a command; whatever goes wrong, a user sees one line and no stack trace.
+
+    A part that `kirby dev` started, and `python -X dev -m kirby`, show the trace of a bug.
+    """
     try:
-        kirby.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        _check_text(sys.argv[1:])
+        kirby.main(prog_name="kirby", standalone_mode=False)
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the rest
+        sys.exit(1)
     except KirbyError as error:
         refuse(str(error))
-    except (psycopg.Error, DBAPIError) as error:
-        refuse(f"the database refused: {db.one_line(getattr(error, 'orig', None) or error)}")
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Exception as error:
+        if sys.flags.dev_mode or "--parent" in sys.argv:
+            raise
+        refuse(explained(error))
+
+
+def explained(error: Exception) -> str:
+    """What an error that is none of Kirby's own says to a user."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.Error):
+        known = db.translated(cause)
+        if isinstance(known, KirbyError):
+            return str(known)
+        return f"the database refused: {db.one_line(cause)}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the output'}: {error.strerror}"
+    return f"a fault in Kirby itself: {type(error).__name__}: {error} (python -X dev shows where)"
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Raise Invalid for an argument that is not text: no log could keep it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise Invalid(f"the argument {argument!r} is not UTF-8 text") from None

@@ -15,7 +15,7 @@ EFFECTIVE = {"name": "VARIABLE", "value": "VALUE", "origin": "FROM"}
 
 @click.group()
 def config() -> None:
-    """Configuration: variables that scripts get, by environment and job."""
+    """Variables that scripts get, by environment and job."""
 
 
 @config.command("set")

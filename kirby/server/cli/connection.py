@@ -6,37 +6,82 @@ import getpass
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import Connection
 
 from kirby.core import dsn
+from kirby.core.errors import Invalid, Unavailable
 from kirby.server import database, environments, schema
 from kirby.server.environments import Environment
+from kirby.server.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 env_option = click.option(
     "--env",
     "environment",
-    envvar="KIRBY_ENVIRONMENT",
-    default="dev",
-    show_default=True,
+    default=lambda: Settings.from_env(os.environ).environment,
+    show_default="KIRBY_ENVIRONMENT, else dev",
     help="The environment.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+POSITION = click.IntRange(0, 2**63 - 1)
+
+
+def limit_option(default: int, help: str) -> Callable[[Command], Command]:
+    """``-n``, how many: at least one."""
+    count = click.IntRange(1, 2**31 - 1)
+    return click.option("-n", "limit", type=count, default=default, show_default=True, help=help)
+
+
+def address() -> str:
+    """The DSN: KIRBY_DSN, that of the folder KIRBY_DATA, or of the `kirby dev` around here.
+
+    Raises Invalid if there is none.
+    """
+    settings = Settings.from_env(os.environ)
+    if settings.dsn is not None:
+        return settings.dsn
+    if "KIRBY_DATA" in os.environ:
+        return _of_folder(settings)
+    return dsn.find(os.environ)
+
+
+def _of_folder(settings: Settings) -> str:
+    try:
+        return (settings.data / dsn.FILE).read_text().strip()
+    except OSError as error:
+        raise Invalid(
+            f"no 'kirby dev' was started on KIRBY_DATA={settings.data} yet: {error.strerror}"
+        ) from None
+
+
 @contextmanager
 def unit() -> Iterator[Connection]:
-    """A unit of work on the database that KIRBY_DSN, or the `kirby dev` around here, names."""
-    address = dsn.find(os.environ)
-    schema.check(address)
-    engine = database.engine(address, application="kirby cli", size=1)
+    """A unit of work on the database of ``address``. Raises Unavailable or WrongSchema."""
+    where = checked()
+    engine = database.engine(where, application="kirby cli", size=1)
     try:
         with database.unit(engine) as conn:
             yield conn
     finally:
         engine.dispose()
+
+
+def checked() -> str:
+    """The DSN of a database that answers and has our schema. Raises Unavailable, WrongSchema."""
+    where = address()
+    try:
+        schema.check(where)
+    except Unavailable as error:
+        if Settings.from_env(os.environ).dsn is not None:
+            raise
+        raise Unavailable(f"{error} (is 'kirby dev' running?)") from None
+    return where
 
 
 @contextmanager
@@ -55,6 +100,3 @@ def actor() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return f"cli:uid {os.getuid()}"
-
-
-Command = Callable[..., Any]

@@ -19,32 +19,34 @@ from kirby.server.settings import Settings
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", metavar="SCRIPT.PY", type=click.Path(path_type=Path))
 @connection.env_option
 @click.option("--job", help="The job's name; the script's own otherwise.")
 @click.option(
-    "--schedule", "schedules", multiple=True, help="A cron line; may be given repeatedly."
+    "--schedule", "schedules", metavar="CRON", multiple=True, help="When; may be repeated."
 )
 @click.option("--tz", help="The time zone of the schedule.  [default: UTC]")
-@click.option("--daemon/--no-daemon", default=None, help="Keep it running.")
+@click.option("--daemon/--no-daemon", default=None, help="Whether to keep it running.")
 @click.option("--replicas", type=int, help="How many at a time (daemons).  [default: 1]")
 @click.option("--max-attempts", type=int, help="How often to try a failing run.  [default: 1]")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable for it.")
+@click.option(
+    "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable; may be repeated."
+)
 @click.option("--replace", is_flag=True, help="Stop the runs of older versions, gently, now.")
 @click.option("--reason", default="", help="Why; kept in the log.")
 @connection.json_option
 def deploy(target: Path, environment: str, replace: bool, as_json: bool, **options: Any) -> None:
-    """Deploy TARGET, a single-file script, into an environment.
+    """Put a script to work in an environment.
 
-    What the script says of itself in its [tool.kirby] table holds where no option says otherwise.
+    What it says of itself in its [tool.kirby] table holds where no option says otherwise.
     """
     script = scripts.read(target)
     wanted = plan(script, environment, **options)
+    index = Settings.from_env(os.environ).index_url
     with connection.unit() as conn:
         deployments.check(conn, wanted)  # before the slow part
     sdk = sdk_wheel.build()
     with Console(stderr=True).status(f"resolving the dependencies of {script.name} …"):
-        index = Settings.from_env(os.environ).index_url
         lock = locks.resolve(script.dependencies, sdk=sdk, index_url=index)
     with connection.unit() as conn:
         done = deployments.deploy(conn, wanted, script, lock, sdk, actor=connection.actor())
@@ -54,7 +56,7 @@ def deploy(target: Path, environment: str, replace: bool, as_json: bool, **optio
                 conn, wanted.name, environment, actor=connection.actor()
             )
     if as_json:
-        output.document(done)
+        output.document({**output.plain(done), "stopped": stopped})
     else:
         click.echo(sentence(done, wanted, stopped))
 

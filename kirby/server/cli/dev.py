@@ -7,19 +7,24 @@ from pathlib import Path
 
 import click
 
-from kirby.server.cli.parts import with_options
+from kirby.server.cli.parts import PORT, SLOTS, with_options
 from kirby.server.settings import Settings
 
 
 @click.command()
-@click.option("--port", type=int, help="The port of the pages.  [default: 8700]")
+@click.option("--port", type=PORT, help="The port of the pages; 0: a free one.  [default: 8700]")
 @click.option("--host", help="The address of the pages.  [default: 127.0.0.1]")
-@click.option("--data", type=click.Path(path_type=Path), help="The folder.  [default: .kirby]")
-@click.option("--slots", type=int, help="How many runs at a time.  [default: 20]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The folder; as KIRBY_DATA other commands find it too.  [default: .kirby]",
+)
+@click.option("--slots", type=SLOTS, help="How many runs at a time.  [default: 20]")
 def dev(port: int | None, host: str | None, data: Path | None, slots: int | None) -> None:
-    """Run everything here: an embedded PostgreSQL, the pages, a supervisor. Ctrl-C stops it all.
+    """Run everything on this machine, in one command.
 
-    With KIRBY_DSN (an administrator's) that database is used instead of the embedded one.
+    An embedded PostgreSQL, or the one that KIRBY_DSN names (as an administrator), the pages and a
+    supervisor. Ctrl-C stops them all; the next start goes on where this one was.
     """
     from kirby.server.dev import run
 

@@ -10,7 +10,7 @@ from kirby.server.cli import connection, output
 
 @click.group()
 def environment() -> None:
-    """Environments: namespaces of topics, states, variables and deployments."""
+    """Namespaces of topics, states, variables and jobs."""
 
 
 @environment.command("list")

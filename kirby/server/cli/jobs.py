@@ -22,7 +22,7 @@ VERSIONS = {"version": "VERSION", "created_at": "AT", "actor": "BY", "reason": "
 
 @click.group()
 def job() -> None:
-    """Jobs: what is deployed, and running it now."""
+    """What is deployed; run it now."""
 
 
 @job.command("list")

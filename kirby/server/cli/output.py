@@ -9,9 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 
 def plain(value: Any) -> Any:
@@ -35,7 +33,19 @@ def listing(rows: Sequence[Any], columns: Mapping[str, str], *, as_json: bool, e
     elif not rows:
         click.echo(empty)
     else:
-        _table(rows, columns)
+        table([[getattr(row, name) for name in columns] for row in rows], list(columns.values()))
+
+
+def table(rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:
+    """Print columns as wide as their widest cell; nothing is ever cut or folded."""
+    cells = [list(headings), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        padded = (
+            text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True)
+        )
+        line = "  ".join(padded).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 else line)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -46,21 +56,21 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
         click.echo(f"{name:<{width}}  {value}")
 
 
-def _table(rows: Sequence[Any], columns: Mapping[str, str]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns.values():
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(getattr(row, name))) for name in columns))
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
-
-
 def _cell(value: Any) -> str:
+    """One line of text, whatever the value: a line break or an escape in it is spelt out."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in _text(value)
+    )
+
+
+def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float):
+        return f"{value:.1f}"
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ", ".join(value)
     if isinstance(value, dict | list):

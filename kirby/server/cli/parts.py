@@ -9,9 +9,12 @@ from typing import Any
 
 import click
 
-from kirby.core import dsn
-from kirby.server import pg_child, schema
+from kirby.server import pg_child
+from kirby.server.cli import connection
 from kirby.server.settings import Settings
+
+PORT = click.IntRange(0, 65535)
+SLOTS = click.IntRange(1, 10_000)
 
 
 def with_options(settings: Settings, **options: Any) -> Settings:
@@ -23,10 +26,7 @@ def with_options(settings: Settings, **options: Any) -> Settings:
 
 def settings(**options: Any) -> Settings:
     """The settings of this process: options over variables, with a database that is there."""
-    given = Settings.from_env(os.environ)
-    made = with_options(given, dsn=given.dsn or dsn.find(os.environ), **options)
-    schema.check(str(made.dsn))
-    return made
+    return with_options(Settings.from_env(os.environ), dsn=connection.checked(), **options)
 
 
 def tie(parent: int | None) -> None:
@@ -40,7 +40,7 @@ parent_option = click.option("--parent", type=int, hidden=True)
 
 @click.command()
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="The port.  [default: 8700]")
+@click.option("--port", type=PORT, help="The port; 0 takes a free one.  [default: 8700]")
 @parent_option
 def web(host: str | None, port: int | None, parent: int | None) -> None:
     """Serve the pages."""
@@ -51,7 +51,7 @@ def web(host: str | None, port: int | None, parent: int | None) -> None:
 
 
 @click.command()
-@click.option("--slots", type=int, help="How many runs at a time.  [default: 20]")
+@click.option("--slots", type=SLOTS, help="How many runs at a time.  [default: 20]")
 @parent_option
 def supervisor(slots: int | None, parent: int | None) -> None:
     """Start and watch runs on this host."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from kirby.core import db, dsn
+from kirby.core import db
+from kirby.core.errors import Conflict
 from kirby.server import deployments, environments, runs
 from kirby.server.cli import connection, output
 
 COLUMNS = {
     "id": "RUN",
     "job": "JOB",
-    "environment": "ENVIRONMENT",
+    "environment": "ENV",
     "version": "VERSION",
     "status": "STATUS",
     "queued_at": "QUEUED",
-    "started_at": "STARTED",
-    "ended_at": "ENDED",
+    "seconds": "SECONDS",
     "reason": "REASON",
 }
 PAGE = 1000
@@ -26,14 +24,14 @@ PAGE = 1000
 
 @click.group()
 def run() -> None:
-    """Runs: see, follow, cancel and retry them."""
+    """See, follow, cancel and retry runs."""
 
 
 @run.command("list")
-@click.option("--env", "environment", envvar="KIRBY_ENVIRONMENT", help="Only this environment.")
+@click.option("--env", "environment", help="Only this environment.  [default: all]")
 @click.option("--job", help="Only this job.")
-@click.option("--status", help="Only runs in this state.")
-@click.option("-n", "limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--status", type=click.Choice((*runs.STATUSES, *runs.GROUPS)), help="Only these.")
+@connection.limit_option(20, "How many at the most.")
 @connection.json_option
 def list_(
     environment: str | None, job: str | None, status: str | None, limit: int, as_json: bool
@@ -61,8 +59,19 @@ def show(run_id: int, as_json: bool) -> None:
               "host", "pid")  # fmt: skip
     output.facts((name.replace("_", " "), getattr(found, name)) for name in fields)
     click.echo()
-    columns = {"recorded_at": "AT", "type": "EVENT", "actor": "BY", "data": "DATA"}
-    output.listing(events, columns, as_json=False, empty="no events")
+    output.table(
+        [(event.recorded_at, event.type, event.actor, _told(event)) for event in events],
+        ("AT", "EVENT", "BY", ""),
+    )
+
+
+# What an event says that is not a field of the run, which stands above.
+TOLD = {"reason": "{}", "exit_code": "exit code {}", "signal": "signal {}", "pid": "process {}"}
+
+
+def _told(event: runs.Event) -> str:
+    said = (form.format(event.data[name]) for name, form in TOLD.items() if event.data.get(name))
+    return ", ".join(said)
 
 
 @run.command()
@@ -71,9 +80,8 @@ def show(run_id: int, as_json: bool) -> None:
 @connection.json_option
 def logs(run_id: int, follow: bool, as_json: bool) -> None:
     """Print what a run wrote."""
-    address = dsn.find(os.environ)
     found: list[runs.Line] = []
-    with db.connect(address, application="kirby cli") as listener:
+    with db.connect(connection.checked(), application="kirby cli") as listener:
         listener.execute("listen kirby_log")
         listener.execute("listen kirby_job")
         after, over = 0, False
@@ -110,6 +118,8 @@ def _print(lines: list[runs.Line]) -> None:
 def cancel(run_id: int, reason: str) -> None:
     """Stop a run: SIGTERM, then SIGKILL after ten seconds."""
     with connection.unit() as conn:
+        if (found := runs.get(conn, run_id)).ended_at is not None:
+            raise Conflict(f"run {run_id} has ended already: it is {found.status}")
         asked = runs.cancel(
             conn, run_id, actor=connection.actor(), reason=reason or "asked on the command line"
         )

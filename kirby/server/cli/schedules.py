@@ -13,32 +13,26 @@ from kirby.server.cli import connection, output
 
 @click.group()
 def schedule() -> None:
-    """Schedules: see when they fire."""
+    """When schedules fire."""
 
 
 @schedule.command()
-@click.argument("expression")
+@click.argument("expression", metavar="CRON")
 @click.option("--tz", default="UTC", show_default=True, help="The time zone.")
-@click.option("--from", "start", help="ISO 8601; now otherwise.")
-@click.option("-n", "count", default=20, show_default=True, help="How many ticks.")
+@click.option("--from", "start", metavar="TIME", help="ISO 8601, of that zone if it names none.")
+@connection.limit_option(20, "How many ticks.")
 @connection.json_option
-def preview(expression: str, tz: str, start: str | None, count: int, as_json: bool) -> None:
+def preview(expression: str, tz: str, start: str | None, limit: int, as_json: bool) -> None:
     """Print the next ticks of a cron line, with what daylight saving does to them."""
     after = moment(start, tz) if start else datetime.now(UTC)
-    ticks = list(cron.ticks(cron.parse(expression), tz, after, n=count))
+    ticks = list(cron.ticks(cron.parse(expression), tz, after, n=limit))
     if as_json:
-        shown = [
-            {
-                "at": tick.at.isoformat().replace("+00:00", "Z"),
-                "local": str(tick.local),
-                "note": tick.note,
-            }
-            for tick in ticks
-        ]
-        output.document({"ticks": shown})
-        return
-    for tick in ticks:
-        click.echo(f"{tick.at:%Y-%m-%d %H:%M} UTC   {tick.local} {tz}   {tick.note}".rstrip())
+        output.document([{"at": t.at, "local": t.local, "note": t.note} for t in ticks])
+    elif not ticks:
+        click.echo(f"{expression} does not fire again")
+    else:
+        rows = [(f"{t.at:%Y-%m-%d %H:%M}", f"{t.local:%Y-%m-%d %H:%M %Z}", t.note) for t in ticks]
+        output.table(rows, ("UTC", tz, "NOTE"))
 
 
 def moment(text: str, tz: str) -> datetime:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from kirby.core.errors import Invalid
 from kirby.server import states
 from kirby.server.cli import connection, output
+from kirby.server.topics import check_json
 
 STATES = {"name": "STATE", "keys": "KEYS", "updated_at": "LAST CHANGE"}
 ROWS = {"key": "KEY", "version": "VERSION", "updated_at": "CHANGED", "value": "VALUE"}
@@ -23,7 +21,7 @@ VERSIONS = {
 
 @click.group()
 def state() -> None:
-    """States: computed tables, every version kept."""
+    """Computed tables, every version kept."""
 
 
 @state.command("list")
@@ -39,7 +37,7 @@ def list_(environment: str, as_json: bool) -> None:
 @state.command()
 @click.argument("name")
 @click.argument("key", required=False)
-@click.option("-n", "limit", default=1000, show_default=True, help="How many keys at the most.")
+@connection.limit_option(1000, "How many keys at the most.")
 @connection.env_option
 @connection.json_option
 def get(name: str, key: str | None, limit: int, environment: str, as_json: bool) -> None:
@@ -59,13 +57,8 @@ def get(name: str, key: str | None, limit: int, environment: str, as_json: bool)
 @click.argument("value")
 @connection.env_option
 def set_(name: str, key: str, value: str, environment: str) -> None:
-    """Set KEY to VALUE, JSON; the version before it is kept."""
-    try:
-        given = json.loads(value)
-    except ValueError:
-        raise Invalid(
-            f"{value[:80]!r} is not JSON (a text needs its own quotes: '\"text\"')"
-        ) from None
+    """Set KEY to VALUE, which is JSON: a text has its own quotes, '"text"'."""
+    given = check_json("value", value)
     with connection.unit_in(environment) as (conn, where):
         states.put(conn, where, name, key, given, actor=connection.actor())
     click.echo(f"{name}[{key}] is set")
@@ -74,9 +67,7 @@ def set_(name: str, key: str, value: str, environment: str) -> None:
 @state.command()
 @click.argument("name")
 @click.argument("key")
-@click.option(
-    "-n", "limit", default=100, show_default=True, help="How many versions, newest first."
-)
+@connection.limit_option(100, "How many versions.")
 @connection.env_option
 @connection.json_option
 def history(name: str, key: str, limit: int, environment: str, as_json: bool) -> None:

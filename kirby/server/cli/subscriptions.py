@@ -13,12 +13,14 @@ COLUMNS = {
     "mode": "MODE",
     "behind": "BEHIND",
     "seconds": "SECONDS",
+    "retries": "RETRIES",
+    "parked": "PARKED",
 }
 
 
 @click.group()
 def subscription() -> None:
-    """Subscriptions: who reads a topic, and how far behind they are."""
+    """Who reads a topic, and how far behind."""
 
 
 @subscription.command("list")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import datetime
 
 import click
 
-from kirby.core import db, dsn, protocol
+from kirby.core import db, protocol
 from kirby.core import topics as log
+from kirby.core.errors import Invalid
+from kirby.core.payload import MAX_BYTES
 from kirby.server import topics
 from kirby.server.cli import connection, output
 from kirby.server.cli.schedules import moment
@@ -26,7 +29,7 @@ PAGE = 1000
 
 @click.group()
 def topic() -> None:
-    """Topics: publish, read and follow messages."""
+    """Publish, read and follow messages."""
 
 
 @topic.command("list")
@@ -46,7 +49,9 @@ def list_(environment: str, as_json: bool) -> None:
 @connection.env_option
 @connection.json_option
 def publish(name: str, payload: str, key: str | None, environment: str, as_json: bool) -> None:
-    """Publish PAYLOAD, a JSON value, to a topic."""
+    """Publish PAYLOAD, a JSON value, to a topic; '-' reads it from standard input."""
+    if payload == "-":
+        payload = _input()
     with connection.unit_in(environment) as (conn, where):
         position = topics.publish(conn, where, name, payload, actor=connection.actor(), key=key)
     if as_json:
@@ -57,10 +62,10 @@ def publish(name: str, payload: str, key: str | None, environment: str, as_json:
 
 @topic.command()
 @click.argument("name")
-@click.option("--after", default=0, help="Begin after this position.")
-@click.option("--since", help="Recorded at or after this time (ISO 8601).")
-@click.option("--until", help="Recorded before this time (ISO 8601).")
-@click.option("-n", "limit", default=100, show_default=True, help="How many at the most.")
+@click.option("--after", type=connection.POSITION, default=0, help="Begin after this position.")
+@click.option("--since", metavar="TIME", help="Recorded at or after this time (ISO 8601).")
+@click.option("--until", metavar="TIME", help="Recorded before this time (ISO 8601).")
+@connection.limit_option(100, "How many at the most.")
 @connection.env_option
 @connection.json_option
 def read(
@@ -86,7 +91,11 @@ def read(
 
 @topic.command()
 @click.argument("name")
-@click.option("--after", type=int, help="Begin after this position; with what comes otherwise.")
+@click.option(
+    "--after",
+    type=connection.POSITION,
+    help="Begin after this position; with what comes otherwise.",
+)
 @connection.env_option
 def tail(name: str, after: int | None, environment: str) -> None:
     """Print messages as they come, one JSON object a line, until Ctrl-C."""
@@ -109,9 +118,19 @@ def tail(name: str, after: int | None, environment: str) -> None:
 
 def _reader(environment: str) -> db.Connection:
     """A connection in autocommit, as the horizon needs it."""
-    reader = db.connect(dsn.find(os.environ), application="kirby cli")
+    reader = db.connect(connection.address(), application="kirby cli")
     protocol.greet(reader, token=os.environ.get("KIRBY_TOKEN"), environment=environment)
     return reader
+
+
+def _input() -> str:
+    """Standard input as text, no more of it than a message may have. Raises Invalid."""
+    try:
+        return sys.stdin.buffer.read(MAX_BYTES + 1).decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and error.end > MAX_BYTES:
+            return " " * (MAX_BYTES + 1)  # cut within a character: too large all the same
+        raise Invalid(f"standard input is not UTF-8 text (byte {error.start})") from None
 
 
 def _moment(text: str | None) -> datetime | None:

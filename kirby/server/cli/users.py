@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
+from kirby.core.errors import Invalid
 from kirby.server import accounts
 from kirby.server.cli import connection, output
 
 ROLES = ("viewer", "operator", "developer", "admin")
+password_option = click.option("--password", help="Others on this machine can see it here.")
 
 
 @click.group()
 def user() -> None:
-    """Users: local accounts for the pages."""
+    """Local accounts for the pages."""
 
 
 @user.command("list")
@@ -28,9 +32,10 @@ def list_(as_json: bool) -> None:
 @user.command()
 @click.argument("login")
 @click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True)
-@click.password_option(help="Asked for if not given.")
-def add(login: str, role: str, password: str) -> None:
-    """Add an account."""
+@password_option
+def add(login: str, role: str, password: str | None) -> None:
+    """Add an account. Its password is asked for, or read from standard input."""
+    password = password or _asked()
     with connection.unit() as conn:
         accounts.add(conn, login, password, role, actor=connection.actor())
     click.echo(f"{login} may log in as {role}")
@@ -38,9 +43,20 @@ def add(login: str, role: str, password: str) -> None:
 
 @user.command()
 @click.argument("login")
-@click.password_option(help="Asked for if not given.")
-def password(login: str, password: str) -> None:
-    """Give an account a new password, and end its sessions."""
+@password_option
+def password(login: str, password: str | None) -> None:
+    """Give an account a new password, asked for or read as in add, and end its sessions."""
+    password = password or _asked()
     with connection.unit() as conn:
         accounts.set_password(conn, login, password, actor=connection.actor())
     click.echo(f"{login} has a new password; its sessions are ended")
+
+
+def _asked() -> str:
+    """A password from whoever sits there, typed twice, or else the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise Invalid("no password: give it on standard input, or with --password")
+    return line

@@ -101,6 +101,17 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
+def sentence(message: str) -> str:
+    """A message as a sentence of its own: a capital first, a full stop last."""
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return message[:1].upper() + message[1:] + end
+
+
+def moment(at: datetime) -> str:
+    """A day of this year and a time: 22 Nov 14:03:59."""
+    return f"{at.day} {at:%b %H:%M:%S}"
+
+
 def label(name: str) -> str:
     """run_cancel_requested → cancel requested; timed_out → timed out."""
     return name.removeprefix("run_").replace("_", " ")
@@ -156,7 +167,7 @@ def line(text: str) -> Markup:
 
 
 def _overwritten(text: str) -> str:
-    """Of each line that a carriage return began anew (a progress bar), what a terminal ends with."""
+    """Of a line that carriage returns began anew (a progress bar), what a terminal ends with."""
     if "\r" not in text:
         return text
     return "\n".join(each.rstrip("\r").rpartition("\r")[2] for each in text.split("\n"))
@@ -209,6 +220,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "size": size,
     "plural": plural,
+    "sentence": sentence,
+    "moment": moment,
     "label": label,
     "compact": compact,
     "cell": cell,

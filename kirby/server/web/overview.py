@@ -21,7 +21,6 @@ def show(request: Request) -> Response:
             "counts": overview.counts(conn, environment),
             "day": overview.last_day(conn, environment),
             "throughput": overview.throughput(conn, environment),
-            "live": runs.listing(conn, environment, status="running", limit=SHOWN),
             "recent": runs.listing(conn, environment, limit=SHOWN),
             "jobs": jobs.listing(conn, environment),
             "subscriptions": subscriptions.listing(conn, environment),
