@@ -121,6 +121,8 @@ create unique index run_replica on kirby.run (deployment_id, replica)
 create index run_queue      on kirby.run (not_before, id) where status = 'queued';
 create index run_live       on kirby.run (supervisor_id) where status in ('starting', 'running');
 create index run_deployment on kirby.run (deployment_id, id);
+create index run_environment on kirby.run (environment_id, id);
+create index run_bad         on kirby.run (environment_id, id) where status in ('failed', 'timed_out', 'lost');
 
 -- Plain configuration. No environment: everywhere; no job: every job.
 create table kirby.variable (
