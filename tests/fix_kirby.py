@@ -82,7 +82,8 @@ def environ(**given):
 class Dev:
     """A `kirby dev` process on a folder."""
 
-    def __init__(self, folder, *arguments, port=None, **variables):
+    def __init__(self, folder, here, *arguments, port=None, **variables):
+        self._here = here
         self.folder, self.data = folder, folder / ".kirby"
         self.port = port or free_port()
         self.output = folder / "output"
@@ -111,12 +112,10 @@ class Dev:
         return self
 
     def run(self, *arguments):
-        """A command below the folder, which finds the database by itself; its output."""
-        done = subprocess.run(
-            [*KIRBY, *arguments], cwd=self.folder, env=environ(), capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        """A command on its database; its output."""
+        done = self._here(self.dsn, *arguments)
+        assert done.code == 0, done.err
+        return done.out
 
     def ask(self, query, *params):
         with psycopg.connect(self.dsn, autocommit=True) as conn:
@@ -169,14 +168,18 @@ def commands():
 
 
 @pytest.fixture(name="dev")
-def dev_fixture(tmp_path):
+def dev_fixture(tmp_path, monkeypatch, capsys):
     """`dev()`: a `kirby dev` in a folder of its own; they are all stopped at the end."""
     started = []
+
+    def here(dsn, *arguments):
+        monkeypatch.setenv("KIRBY_DSN", dsn)
+        return run_here(monkeypatch, capsys, *arguments)
 
     def dev(*arguments, **options):
         options.setdefault("folder", tmp_path)
         options["folder"].mkdir(exist_ok=True)
-        made = Dev(options.pop("folder"), *arguments, **options)
+        made = Dev(options.pop("folder"), here, *arguments, **options)
         started.append(made)
         return made
 

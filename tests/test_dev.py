@@ -29,12 +29,13 @@ RUNS = """
      where j.name = %s and r.status = any (%s)
      order by r.id
 """
+SESSIONS = "select count(*) from pg_stat_activity where usename like 'kirby\\_%'"
 ALL = ["queued", "starting", "running", "succeeded", "failed", "lost", "cancelled"]
 
 
 def deploy(house, name, source, *options):
     (house.folder / f"{name}.py").write_text(source)
-    house.run("deploy", f"{name}.py", *options)
+    house.run("deploy", house.folder / f"{name}.py", *options)
 
 
 def running(house, name="watch"):
@@ -88,7 +89,11 @@ def test_the_first_start_and_the_second(dev, until):
         capture_output=True,
     )  # fmt: skip
     assert laptop.returncode == 0, laptop.stderr
-    assert first.run("topic", "read", "orders").count('"value": {"n": 1}') == 1
+    found = subprocess.run(
+        [*KIRBY, "topic", "read", "orders"], cwd=first.folder / "below", env=environ(), text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert found.stdout.count('"value": {"n": 1}') == 1
 
     started = time.monotonic()
     assert first.stop(group=True) == 0
@@ -98,6 +103,14 @@ def test_the_first_start_and_the_second(dev, until):
     assert first.said.splitlines()[2:] == ["stopping"]
 
     second = dev(port=first.port).ready()
+    for variables in ({}, {"KIRBY_DSN": dsn}):
+        third = subprocess.run(
+            [*KIRBY, "dev", "--port", "0"], cwd=second.folder, env=environ(**variables), text=True,
+            capture_output=True,
+        )  # fmt: skip
+        assert (third.returncode, third.stdout) == (1, "")
+        assert f"process {second.process.pid} runs on {second.data} already" in third.stderr
+        assert third.stderr.count("\n") == 1
     assert second.said == f"Kirby is ready: http://127.0.0.1:{second.port}\n"
     assert second.dsn == dsn
     [(after, *_)] = until(lambda: running(second))
@@ -171,34 +184,14 @@ def test_a_kirby_dev_that_is_killed_leaves_no_process_and_can_start_at_once(dev,
     house = dev().ready()
     deploy(house, "watch", DAEMON, "--daemon")
     [(first, pid, *_)] = until(lambda: running(house))
-    left = house.left
 
     house.kill()
     until(lambda: not lives(pid), timeout=10)
 
     again = dev(port=house.port).ready()
-    assert left() == [command for command in left() if f"--parent {again.process.pid}" in command
-                      or "postgres" in command or "watch.py" in command]  # fmt: skip
+    assert [each for each in house.left() if f"--parent {house.process.pid}" in each] == []
     [(second, *_)] = until(lambda: running(again))
     assert second > first
-
-    again.kill()
-    until(lambda: again.left() == [], timeout=25)
-
-
-def test_one_folder_is_for_one_kirby_dev(dev):
-    house = dev().ready()
-
-    for variables in ({}, {"KIRBY_DSN": house.dsn}):
-        second = subprocess.run(
-            [*KIRBY, "dev", "--port", "0"], cwd=house.folder, env=environ(**variables), text=True,
-            capture_output=True,
-        )  # fmt: skip
-
-        assert (second.returncode, second.stdout) == (1, "")
-        assert f"kirby: process {house.process.pid} runs on {house.data} already" in second.stderr
-        assert second.stderr.count("\n") == 1
-    assert answers(house.port)
 
 
 def test_a_full_disk_fails_a_run_in_one_line_and_the_next_one_works(dev, until):
@@ -233,39 +226,25 @@ def test_a_full_disk_fails_a_run_in_one_line_and_the_next_one_works(dev, until):
     until(lambda: house.ask(RUNS, "small", ["succeeded"]))
 
 
-def test_an_existing_server_is_used_and_its_roles_are_set_up(dev, until, own_server):
-    house = dev(KIRBY_DSN=own_server).ready()
+def test_an_existing_server_is_used_and_the_parts_run_on_it_alone(dev, until, own_server, tmp_path):
+    house = dev(KIRBY_DSN=own_server, folder=tmp_path / "one").ready()
     assert "user=kirby_server" in house.dsn
     assert not (house.data / "postgres").exists()
-    deploy(house, "watch", DAEMON, "--daemon")
-    until(lambda: running(house))
+    deploy(house, "small", "print('done')")
+
+    # Another house would take the roles away from this one.
+    other = dev(KIRBY_DSN=own_server, folder=tmp_path / "two")
+    assert other.process.wait(30) == 1
+    assert "somebody works as kirby_server on this server with another password" in other.said
     assert house.stop() == 0
-
     with psycopg.connect(own_server) as conn:  # it is still there, and nobody works on it
-        assert conn.execute(
-            "select count(*) from pg_stat_activity where usename like 'kirby\\_%'"
-        ).fetchone() == (0,)
+        assert conn.execute(SESSIONS).fetchone() == (0,)
 
-
-def test_the_roles_of_another_house_are_not_taken_away(dev, own_server, tmp_path):
-    first = dev(KIRBY_DSN=own_server, folder=tmp_path / "one").ready()
-
-    second = dev(KIRBY_DSN=own_server, folder=tmp_path / "two")
-
-    assert second.process.wait(30) == 1
-    assert "somebody works as kirby_server on this server with another password" in second.said
-    assert first.run("environment", "list")
-
-
-def test_web_and_supervisor_run_alone(dev, until, own_server, tmp_path):
-    house = dev(KIRBY_DSN=own_server).ready()
-    worker = house.ask("select 1") and _role(house, "kirby_worker")
-    house.stop()
     port = free_port()
     variables = {
         "KIRBY_DSN": house.dsn,
-        "KIRBY_WORKER_DSN": worker,
-        "KIRBY_DATA": str(tmp_path / "x"),
+        "KIRBY_WORKER_DSN": _role(house, "kirby_worker"),
+        "KIRBY_DATA": str(tmp_path / "alone"),
     }
     parts = [
         subprocess.Popen(
@@ -278,7 +257,6 @@ def test_web_and_supervisor_run_alone(dev, until, own_server, tmp_path):
         assert web.stdout.readline() == f"the pages are at http://127.0.0.1:{port}\n"
         assert supervisor.stdout.readline() == "the supervisor is at work\n"
         assert answers(port)
-        deploy(house, "small", "print('done')")
         house.run("job", "trigger", "small")
         until(lambda: house.ask(RUNS, "small", ["succeeded"]))
     finally:
@@ -295,21 +273,21 @@ def _role(house, role):
     return psycopg.conninfo.make_conninfo(house.dsn, user=role, password=words[role])
 
 
-def test_data_of_another_postgres_is_refused_in_one_line(dev):
+def test_data_of_another_postgres_is_refused_in_one_line(tmp_path):
     other = Path("/usr/lib/postgresql/15/bin")
     if not other.exists() or pg_programs.major_of(pg_programs.find_bindir()) == 15:
         pytest.skip("there is no second PostgreSQL here")
-    house = dev().ready()
-    house.stop()
+    postgres = Postgres(tmp_path / ".kirby/postgres", durable=False)
+    postgres.start()
+    postgres.stop()
 
     refused = subprocess.run(
-        [*KIRBY, "dev", "--port", "0"], cwd=house.folder, env=environ(KIRBY_PG_BINDIR=str(other)),
+        [*KIRBY, "dev", "--port", "0"], cwd=tmp_path, env=environ(KIRBY_PG_BINDIR=str(other)),
         capture_output=True, text=True,
     )  # fmt: skip
 
-    assert refused.returncode == 1
-    assert (
-        "is of PostgreSQL 18, the programs in /usr/lib/postgresql/15/bin are 15" in refused.stderr
-    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "is of PostgreSQL 18, the programs in" in refused.stderr
     assert refused.stderr.count("\n") == 1
-    dev(port=house.port).ready()
+    postgres.start()  # as it was
+    postgres.stop()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from kirby.core import db
@@ -13,18 +12,28 @@ from kirby.core.errors import Denied, KirbyError, WrongSchema
 from kirby.server import database
 from kirby.server.paths import MIGRATIONS
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 
 def config() -> Config:
     """Alembic's configuration, made here so that the command works from an installed wheel."""
+    from alembic.config import Config  # it is slow to import, and few processes migrate
+
     settings = Config()
     settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     settings.set_main_option("path_separator", "os")
     return settings
 
 
+def revisions() -> list[str]:
+    """Every revision that this Kirby knows, oldest first: the files are numbered alike."""
+    return sorted(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/*_*.py"))
+
+
 def head() -> str:
     """The revision that this Kirby needs."""
-    return str(ScriptDirectory.from_config(config()).get_current_head())
+    return revisions()[-1]
 
 
 def migrate(dsn: str) -> None:
@@ -35,6 +44,8 @@ def migrate(dsn: str) -> None:
     """
     if (revision := current(dsn)) is not None:
         _refuse_newer(revision)
+    from alembic import command
+
     settings = config()
     engine = database.engine(dsn, application="kirby migrate", size=1)
     try:
@@ -79,8 +90,7 @@ def check(dsn: str) -> None:
 
 
 def _refuse_newer(revision: str) -> None:
-    scripts = ScriptDirectory.from_config(config())
-    if revision not in {script.revision for script in scripts.walk_revisions()}:
+    if revision not in revisions():
         raise WrongSchema(
             f"the database has schema {revision}, newer than this Kirby ({head()}): upgrade Kirby"
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from kirby.core.errors import Invalid
 from kirby.server import deployments, locks, scripts, sdk_wheel
@@ -46,6 +45,8 @@ def deploy(target: Path, environment: str, replace: bool, as_json: bool, **optio
     with connection.unit() as conn:
         deployments.check(conn, wanted)  # before the slow part
     sdk = sdk_wheel.build()
+    from rich.console import Console  # slow to import, and no other command needs it
+
     with Console(stderr=True).status(f"resolving the dependencies of {script.name} …"):
         lock = locks.resolve(script.dependencies, sdk=sdk, index_url=index)
     with connection.unit() as conn:

@@ -1,0 +1,183 @@
+"""Every input has its effect exactly once, in topic and state, whatever is killed meanwhile."""
+
+import collections
+import random
+import signal
+
+import psycopg
+import pytest
+from fix_runs import Runs
+from fix_sdk import house_fixture, scripts_fixture  # noqa: F401
+
+from kirby.server.paths import MIGRATIONS
+
+WORKERS = 3
+KEYS = 10
+WORKER = """
+    import time
+    loop.FIRST_LIMIT = loop.MAX_LIMIT = 8
+    loop.POLL = 0.2
+    sums = kirby.state("sums")
+
+    @kirby.stream("inputs", to="outputs")
+    def handle(value, message):
+        row = sums.get(message.key, {"count": 0, "sum": 0})
+        until = time.monotonic() + float(os.environ["WORK"])  # so that it can be interrupted
+        while time.monotonic() < until:
+            pass
+        sums[message.key] = {"count": row["count"] + 1, "sum": row["sum"] + value}
+        return value
+
+    kirby.run()
+"""
+UNSETTLED = """
+    select count(*)
+      from kirby.message m
+      join kirby.topic t on t.id = m.topic_id and t.name = 'inputs'
+      left join kirby.subscription s on s.topic_id = t.id
+      left join kirby.cursor c on c.subscription_id = s.id and c.lane = m.lane
+     where m.position > coalesce(c.position, 0)
+        or exists (select from kirby.claim l
+                    where l.subscription_id = s.id and l.lane = m.lane
+                      and m.position between l.first and l.last)
+"""
+
+
+class Race:
+    """Workers that are struck at random while messages come in."""
+
+    def __init__(self, house, start, until, *, seed, blows, work):
+        self.house, self.until = house, until
+        self.start, self.work = start, work
+        self.chance = random.Random(seed)
+        self.blows = [getattr(self, blow) for blow in blows]
+        self.runs = Runs(house.conn)
+        self.published = 0
+        self.workers = [self.worker() for _ in range(WORKERS)]
+
+    def worker(self):
+        run_id = self.runs.start("")
+        self.house.give_token(f"of {run_id}", "dev", run_id)
+        script = self.start(WORKER, KIRBY_TOKEN=f"of {run_id}", LEASE="0.6", SLICE="0.01",
+                            WORK=str(self.work))  # fmt: skip
+        script.run_id = run_id
+        return script
+
+    def publish(self, count):
+        with psycopg.connect(self.house.dsn) as conn:
+            for number in range(self.published, self.published + count):
+                conn.execute("select kirby.publish('inputs', to_jsonb(%s::int), key => %s)",
+                             [number, str(number % KEYS)])  # fmt: skip
+        self.published += count
+
+    def kill(self):
+        index = self.chance.randrange(WORKERS)
+        self.workers[index].kill()
+        self.workers[index] = self.worker()
+
+    def freeze(self):
+        """Stop one until others have taken over what it held; then it comes back."""
+        holders = self.house.ask("select distinct run_id from kirby.claim")
+        holding = [each for each in self.workers if (each.run_id,) in holders]
+        if holding:
+            worker = self.chance.choice(holding)
+            worker.signal(signal.SIGSTOP)
+            held = "select from kirby.claim where run_id = %s"
+            self.until(lambda: not self.house.ask(held, worker.run_id))
+            worker.signal(signal.SIGCONT)
+
+    def cut(self):
+        self.house.terminate()
+
+    def unsettled(self):
+        return self.house.value(UNSETTLED)
+
+    def strike(self, times, portion, enough=lambda: False):
+        """Strike that often, each time in the middle of a portion of work."""
+        for _ in range(times):
+            self.publish(portion)
+            self.until(lambda: enough() or self.unsettled() <= portion // 2, timeout=60)
+            if enough():
+                return
+            self.chance.choice(self.blows)()
+        self.until(lambda: enough() or self.unsettled() == 0, timeout=60)
+
+    def faults(self):
+        """What is not exactly once; empty if all is well."""
+        outputs = self.house.values("outputs")
+        faults = [f"{n} twice" for n, count in collections.Counter(outputs).items() if count > 1]
+        faults += [f"{n} missing" for n in range(self.published) if n not in outputs]
+        entries = dict(self.house.ask("select key, value from state_dev.sums"))
+        for key in range(KEYS):
+            mine = [number for number in outputs if number % KEYS == key]
+            inputs = list(range(key, self.published, KEYS))
+            if mine != inputs:
+                faults.append(f"key {key} is out of order: {mine}")
+            if entries[str(key)] != {"count": len(inputs), "sum": sum(inputs)}:
+                faults.append(f"state {key} is {entries[str(key)]}")
+        return faults
+
+    def twice(self):
+        outputs = self.house.values("outputs")
+        return len(outputs) > len(set(outputs))
+
+
+@pytest.fixture
+def race(house, scripts, until):
+    return lambda **how: Race(house, scripts, until, **how)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_input_has_its_effect_exactly_once(race, seed):
+    contest = race(seed=seed, blows=["kill", "freeze", "cut"], work=0.003)
+
+    contest.strike(12, portion=40)
+
+    assert contest.published == 480
+    assert contest.faults() == []
+
+
+# What the test above is worth: functions that are wrong, laid into the database, and what it says.
+MUTANTS = {
+    "a settle that does not look at the fence": (
+        "settle",
+        "c.id = p_claim_id and c.fence = p_fence for update",
+        "c.id = p_claim_id for update",
+        "freeze",
+        "twice",
+    ),
+    "a settled part that is delivered again": (
+        "settle",
+        "set first = p_upto + 1, lease_until",
+        "set lease_until",
+        "kill",
+        "twice",
+    ),
+    "a cursor that does not move with the claim": (
+        "take_lane",
+        "update kirby.cursor set position = v_last",
+        "update kirby.cursor set position = position",
+        "kill",
+        "twice",
+    ),
+    "an expired claim that is dropped": (
+        "take_lane",
+        "  update kirby.claim c\n",
+        "  delete from kirby.claim e where e.lease_until <= kirby.now();\n  update kirby.claim c\n",
+        "kill",
+        "missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_it_would_be_noticed(house, race, mutant):
+    name, old, new, blow, fault = MUTANTS[mutant]
+    function = (MIGRATIONS / "functions" / f"{name}.sql").read_text()
+    assert function.count(old) == 1
+    house.conn.execute(function.replace(old, new))
+    contest = race(seed=1, blows=[blow], work=0.02)
+
+    contest.strike(12, portion=40, enough=contest.twice)
+
+    assert [found for found in contest.faults() if fault in found]
