@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema: roles, revisions, functions, views and rights, all or nothing."""
+"""Bring a database to the newest schema: roles, revisions, functions, views, rights; or nothing."""
 
 import os
 from pathlib import Path

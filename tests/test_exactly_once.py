@@ -58,8 +58,9 @@ class Race:
     def worker(self):
         run_id = self.runs.start("")
         self.house.give_token(f"of {run_id}", "dev", run_id)
-        script = self.start(WORKER, KIRBY_TOKEN=f"of {run_id}", LEASE="0.6", SLICE="0.01",
-                            WORK=str(self.work))  # fmt: skip
+        environ = {"KIRBY_TOKEN": f"of {run_id}", "LEASE": "0.6"}
+        environ |= {"WORK": str(self.work), "SLICE": str(2.5 * self.work)}
+        script = self.start(WORKER, **environ)
         script.run_id = run_id
         return script
 
@@ -70,21 +71,24 @@ class Race:
                              [number, str(number % KEYS)])  # fmt: skip
         self.published += count
 
+    def victim(self):
+        """One that is in the middle of something; if none is, any."""
+        holders = self.house.ask("select distinct run_id from kirby.claim")
+        holding = [each for each in self.workers if (each.run_id,) in holders]
+        return self.chance.choice(holding or self.workers)
+
     def kill(self):
-        index = self.chance.randrange(WORKERS)
-        self.workers[index].kill()
-        self.workers[index] = self.worker()
+        victim = self.victim()
+        victim.kill()
+        self.workers[self.workers.index(victim)] = self.worker()
 
     def freeze(self):
         """Stop one until others have taken over what it held; then it comes back."""
-        holders = self.house.ask("select distinct run_id from kirby.claim")
-        holding = [each for each in self.workers if (each.run_id,) in holders]
-        if holding:
-            worker = self.chance.choice(holding)
-            worker.signal(signal.SIGSTOP)
-            held = "select from kirby.claim where run_id = %s"
-            self.until(lambda: not self.house.ask(held, worker.run_id))
-            worker.signal(signal.SIGCONT)
+        victim = self.victim()
+        victim.signal(signal.SIGSTOP)
+        held = "select from kirby.claim where run_id = %s"
+        self.until(lambda: not self.house.ask(held, victim.run_id))
+        victim.signal(signal.SIGCONT)
 
     def cut(self):
         self.house.terminate()
@@ -113,8 +117,8 @@ class Race:
             inputs = list(range(key, self.published, KEYS))
             if mine != inputs:
                 faults.append(f"key {key} is out of order: {mine}")
-            if entries[str(key)] != {"count": len(inputs), "sum": sum(inputs)}:
-                faults.append(f"state {key} is {entries[str(key)]}")
+            if entries.get(str(key)) != {"count": len(inputs), "sum": sum(inputs)}:
+                faults.append(f"state {key} is {entries.get(str(key))}")
         return faults
 
     def twice(self):

@@ -19,7 +19,6 @@ from kirby.server.scripts import Script
 from kirby.server.sdk_wheel import SdkWheel
 from kirby.server.tables import artifact, deployment, deployment_version, job, release
 
-
 LONGEST_REASON = 1000  # characters
 
 

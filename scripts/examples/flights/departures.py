@@ -6,7 +6,7 @@
 # max_attempts = 10
 # variables = { DAYS = "31" }
 # ///
-"""Publish the departures of the first DAYS days of 2013, keyed by carrier, as they were scheduled."""
+"""Publish the departures of the first DAYS days of 2013, keyed by carrier, in scheduled order."""
 
 import warnings
 
@@ -35,7 +35,9 @@ def publish(date, group):
     """One day in one transaction: its flights, and the note that they are published."""
     rows = group.where(group.notna(), None).to_dict("records")
     with kirby.transaction():
-        departures.publish_many(kirby.Out({"date": date, **row}, key=row["carrier"]) for row in rows)
+        departures.publish_many(
+            kirby.Out({"date": date, **row}, key=row["carrier"]) for row in rows
+        )
         published[date] = len(rows)
     return len(rows)
 

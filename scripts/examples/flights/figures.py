@@ -1,4 +1,4 @@
-"""The same figures straight from the data set, for `scripts/demo --check`; prints one JSON document."""
+"""The same figures straight from the data set, as one JSON document: for `scripts/demo --check`."""
 
 import json
 import sys

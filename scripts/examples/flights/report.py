@@ -12,8 +12,9 @@ import os
 import psycopg
 
 WORST = """
-    select key, (value ->> 'flights')::int, (value ->> 'minutes')::numeric / (value ->> 'flights')::int
-      from state_dev.carrier_delay
+    select key, flights, minutes / flights
+      from state_dev.carrier_delay,
+           jsonb_to_record(value) as row (flights int, minutes numeric)
      order by 3 desc
      limit 5
 """
