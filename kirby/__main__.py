@@ -13,6 +13,8 @@ def main() -> None:
         sys.exit(
             f"kirby: {error.name} is missing: pip install 'kirby[server]' has the command line"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)
     command_line()
 
 

@@ -33,8 +33,8 @@ def migrate(connection: Connection) -> None:
     for folder in ("functions", "views"):
         for path in sorted((HERE / folder).glob("*.sql")):
             run_file(connection, path)
-    run_file(connection, HERE / "rights.sql")
     run_file(connection, HERE / "seed.sql")
+    run_file(connection, HERE / "rights.sql")
 
 
 if connection := context.config.attributes.get("connection"):

@@ -12,9 +12,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from fix_kirby import KIRBY, environ, free_port
+from fix_postgres import missing
 
 from kirby.server import pg_programs
+from kirby.server.dev import House
 from kirby.server.postgres import Postgres
+from kirby.server.settings import Settings
 
 DAEMON = """
 import sys, time
@@ -165,7 +168,7 @@ def test_each_part_that_is_killed_comes_back_and_a_daemon_goes_on_once(dev, unti
 def _part(house, name):
     try:
         return house.part(name)
-    except (ValueError, OSError):
+    except (ValueError, OSError, IndexError):
         return None
 
 
@@ -200,7 +203,7 @@ def test_a_full_disk_fails_a_run_in_one_line_and_the_next_one_works(dev, until):
     place.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(place)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this user may not mount a filesystem")
+        missing("the right to mount a filesystem")
     deploy(house, "small", "print('done')")
 
     def run():
@@ -291,3 +294,27 @@ def test_data_of_another_postgres_is_refused_in_one_line(tmp_path):
     assert refused.stderr.count("\n") == 1
     postgres.start()  # as it was
     postgres.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8700"),
+        ("0.0.0.0", "http://127.0.0.1:8700"),
+        ("::", "http://[::1]:8700"),
+        ("::1", "http://[::1]:8700"),
+    ],
+)
+def test_the_address_that_is_printed_can_be_opened(host, url, tmp_path):
+    assert House(Settings(dsn="x", host=host, data=tmp_path), say=print).url == url
+
+
+def test_a_part_that_cannot_start_says_why_and_nothing_is_left(dev, tmp_path):
+    (tmp_path / ".kirby/supervisor.lock").mkdir(parents=True)
+
+    house = dev()
+
+    assert house.process.wait(60) == 1
+    assert "kirby: kirby supervisor ended: cannot write to" in house.said
+    assert "Is a directory" in house.said
+    assert house.left() == []

@@ -878,6 +878,7 @@ def test_a_signal_finishes_the_message_at_hand_and_gives_back_the_rest(house, sc
     assert script.line() == "done"
     assert script.end() == (0, "")
     assert house.values("invoices") == [1]
+    assert house.ask("select lease_until::text from kirby.claim") == [("-infinity",)]
     assert scripts(SERVE).line() == "at 2"
 
 
@@ -991,6 +992,24 @@ def test_a_worker_goes_on_after_a_lost_connection(house, scripts, until):
     assert code == 0
     assert "the connection to the database was lost" in errors
     assert "Traceback" not in errors
+
+
+def test_a_handler_that_reads_goes_on_after_a_lost_connection(house, scripts, until):
+    house.publish("orders", 1, key="a")
+    script = scripts("""
+        @kirby.stream("orders", to="invoices")
+        def handle(value):
+            say("at", value)
+            sys.stdin.readline()
+            return [kirby.state("a").get("b"), len(list(kirby.topic("orders").read()))]
+        kirby.run()
+    """)
+    assert script.line() == "at 1"
+    assert house.terminate() == 1
+
+    script.tell()
+
+    until(lambda: house.values("invoices") == [[None, 1]])
 
 
 def test_a_worker_that_is_killed_loses_nothing(house, scripts, until):

@@ -12,6 +12,7 @@ from kirby.core.db import Connection, kirby_errors
 from kirby.core.errors import Invalid
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+HISTORY = "_history"
 PAGE = 1000
 
 GET = """
@@ -36,6 +37,11 @@ class Entry:
 def checked_name(name: object) -> str:
     """The name of a state. Raises Invalid; the database refuses the same ones (kirby.state_id)."""
     if isinstance(name, str) and NAME.fullmatch(name):
+        if name.endswith(HISTORY):
+            of = name.removesuffix(HISTORY)
+            raise Invalid(
+                f"{name} is not a name for a state: that view has the versions of state {of}"
+            )
         return name
     raise Invalid(
         f"{name!r:.100} is not a name for a state: small letters, digits and underscores, at most"

@@ -29,7 +29,7 @@ def config(name: str, default: Any = MISSING, *, type: Callable[[str], Any] = st
         return default
     try:
         return _parser(type)(text)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         expected = getattr(type, "__name__", str(type))
         raise Invalid(f"the variable {name} is not of type {expected}: {text[:80]!r}") from error
 

@@ -91,6 +91,11 @@ class Session:
                 time.sleep(delay)
                 delay = min(delay * 2, MAX_WAIT)
 
+    def ask(self, act: Callable[[], T]) -> T:
+        """Call ``act``, which only reads; while a message is handled, until there is an answer."""
+        handling = (mine := work.current()) is not None and mine.parents
+        return self.persist(act) if handling else act()
+
     def drop(self) -> None:
         """Close the connection if it is no longer of use."""
         with self._lock:

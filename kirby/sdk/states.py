@@ -90,13 +90,14 @@ class State(Mapping[str, Any]):
     def _read(self, key: str) -> tuple[int, str | None]:
         """The version and the JSON text of a key (None: absent), as this unit of work sees it."""
         work.checked_key(key)
-        mine = work.current()
-        if mine is not None and (known := mine.changes.get((self.name, key))) is not None:
+        unit = work.current()
+        if unit is not None and (known := unit.changes.get((self.name, key))) is not None:
             return known.read or 0, known.value
-        found = states.get(session.get().connection, self.name, [key])
+        mine = session.get()
+        found = mine.ask(lambda: states.get(mine.connection, self.name, [key]))
         version, value = (found[0].version, found[0].value) if found else (0, None)
-        if mine is not None:
-            mine.change(self.name, key, work.Change("check", value, read=version))
+        if unit is not None:
+            unit.change(self.name, key, work.Change("check", value, read=version))
         return version, value
 
     def _write(self, key: str, op: str, value: str | None) -> None:
@@ -117,16 +118,17 @@ class State(Mapping[str, Any]):
 
     def _items(self, prefix: str) -> Iterator[tuple[str, str]]:
         """What is stored, overlaid with what this unit of work knows; it has read all of them."""
-        found = states.items(session.get().connection, self.name, prefix)
-        if (mine := work.current()) is None:
+        mine = session.get()
+        found = mine.ask(lambda: list(states.items(mine.connection, self.name, prefix)))
+        if (unit := work.current()) is None:
             return ((entry.key, entry.value) for entry in found if entry.value is not None)
         for entry in found:
-            if (self.name, entry.key) not in mine.changes:
+            if (self.name, entry.key) not in unit.changes:
                 read = work.Change("check", entry.value, read=entry.version)
-                mine.change(self.name, entry.key, read)
+                unit.change(self.name, entry.key, read)
         known = sorted(
             (key, change.value)
-            for (name, key), change in mine.changes.items()
+            for (name, key), change in unit.changes.items()
             if name == self.name and key.startswith(prefix)
         )
         return ((key, value) for key, value in known if value is not None)

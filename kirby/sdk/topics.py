@@ -75,20 +75,28 @@ class Topic:
         """
         left = limit if limit is not None else float("inf")
         while left > 0:
-            page = topics.read(
-                session.get().connection,
-                self.name,
-                after=after,
-                limit=int(min(PAGE, left)),
-                since=since and since.astimezone(),
-                until=until and until.astimezone(),
-            )
+            page = self._page(after, int(min(PAGE, left)), since, until)
             for entry in page:
                 yield Message.of_entry(self.name, entry)
             left -= len(page)
             if len(page) < PAGE:
                 return
             after = page[-1].position
+
+    def _page(
+        self, after: int, limit: int, since: datetime | None, until: datetime | None
+    ) -> list[topics.Entry]:
+        mine = session.get()
+        return mine.ask(
+            lambda: topics.read(
+                mine.connection,
+                self.name,
+                after=after,
+                limit=limit,
+                since=since and since.astimezone(),
+                until=until and until.astimezone(),
+            )
+        )
 
     def consume(self, name: str | None = None) -> Iterator[Message]:
         """Yield messages for ever, each exactly once over all runs of this job.

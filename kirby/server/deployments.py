@@ -66,11 +66,15 @@ def check(conn: Connection, plan: Plan) -> None:
         raise Invalid(f"{plan.name} cannot be both a daemon and scheduled: choose one")
     _check_counts(plan)
     if len(plan.reason) > LONGEST_REASON:
-        raise Invalid(f"the reason is {len(plan.reason)} characters: at most {LONGEST_REASON}")
+        raise Invalid(f"the reason is {len(plan.reason):,} characters: at most {LONGEST_REASON:,}")
     variables.check(plan.variables)
     for expression in plan.schedules:
         cron.parse(expression)
     cron.zone(plan.tz)
+    _check_kind(conn, plan)
+
+
+def _check_kind(conn: Connection, plan: Plan) -> None:
     known = conn.execute(select(job.c.kind).where(job.c.name == plan.name)).scalar()
     if known is not None and known != plan.kind:
         raise Taken(
@@ -185,6 +189,7 @@ def _deployment(conn: Connection, plan: Plan) -> tuple[int, int]:
         .values(name=plan.name, kind=plan.kind, description=plan.description)
         .on_conflict_do_update(index_elements=["name"], set_={"name": plan.name, **description})
     )
+    _check_kind(conn, plan)  # the row is locked now; another deploy may have made it meanwhile
     job_id = conn.execute(select(job.c.id).where(job.c.name == plan.name)).scalar_one()
     conn.execute(
         insert(deployment)

@@ -52,8 +52,14 @@ class House:
 
     @property
     def url(self) -> str:
-        host = self._settings.host
+        host = self._reachable
         return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
+
+    @property
+    def _reachable(self) -> str:
+        """The host under which this machine reaches the pages: "all addresses" is none."""
+        host = self._settings.host
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
     def start(self) -> None:
         """Start everything. Raises a KirbyError, with nothing left running, if that fails."""
@@ -177,7 +183,7 @@ class House:
             time.sleep(0.05)
 
     def _web_answers(self) -> bool:
-        connection = http.client.HTTPConnection(self._settings.host, self._settings.port, timeout=2)
+        connection = http.client.HTTPConnection(self._reachable, self._settings.port, timeout=2)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/readyz")
             return connection.getresponse().status == 200

@@ -15,6 +15,8 @@ begin
 
   if p_name is null or p_name !~ '^[a-z][a-z0-9_]{0,49}$' then
     perform kirby.fail('KB001', format('%L is not a name for a state: small letters, digits and underscores, at most 50 (it becomes an SQL view)', p_name));
+  elsif p_name like '%\_history' then
+    perform kirby.fail('KB001', format('%s is not a name for a state: that view has the versions of state %s', p_name, left(p_name, -8)));
   end if;
   insert into kirby.state (environment_id, name) values (p_environment_id, p_name)
       on conflict do nothing

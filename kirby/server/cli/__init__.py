@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -82,13 +83,15 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the rest
+        _drop_output()
         sys.exit(1)
     except KirbyError as error:
         refuse(str(error))
     except Exception as error:
         if sys.flags.dev_mode or "--parent" in sys.argv:
             raise
+        if isinstance(error, OSError):
+            _drop_output()
         refuse(explained(error))
 
 
@@ -103,6 +106,12 @@ def explained(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the output'}: {error.strerror}"
     return f"a fault in Kirby itself: {type(error).__name__}: {error} (python -X dev shows where)"
+
+
+def _drop_output() -> None:
+    """Forget what is still to be written: it would fail again when the interpreter ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_text(arguments: list[str]) -> None:

@@ -23,7 +23,10 @@ def config() -> None:
 @click.option("--env", "environment", help="Only in this environment.")
 @click.option("--job", help="Only for this job.")
 def set_(assignments: tuple[str, ...], environment: str | None, job: str | None) -> None:
-    """Set variables: everywhere, or in one environment, or for one job."""
+    """Set variables.
+
+    Everywhere, or with --env and --job only there; the narrowest wins.
+    """
     pairs = [assignment(each) for each in assignments]
     with connection.unit() as conn:
         for name, value in pairs:
@@ -49,7 +52,7 @@ def list_(as_json: bool) -> None:
 @connection.env_option
 @connection.json_option
 def effective(job: str, environment: str, as_json: bool) -> None:
-    """What a run of JOB would get, and where each value comes from."""
+    """Print what a run of JOB would get, and from where."""
     with connection.unit_in(environment) as (conn, where):
         found = jobs.get(conn, where, job)
         values = variables.effective(driver(conn), found.deployment_id, found.version)

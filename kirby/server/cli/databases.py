@@ -26,6 +26,6 @@ def migrate() -> None:
 
 @db.command()
 def check() -> None:
-    """Say whether the database answers and has the schema that this Kirby needs."""
+    """Say whether the database answers and has our schema."""
     address = connection.checked()
     click.echo(f"{connections.place(address)} is well: schema {schema.head()}")

@@ -95,6 +95,8 @@ def plan(
         made = replace(made, schedules=())
     if schedules and daemon is None:
         made = replace(made, daemon=False)
+    if not made.daemon and replicas is None:
+        made = replace(made, replicas=1)
     return made
 
 

@@ -23,7 +23,10 @@ def schedule() -> None:
 @connection.limit_option(20, "How many ticks.")
 @connection.json_option
 def preview(expression: str, tz: str, start: str | None, limit: int, as_json: bool) -> None:
-    """Print the next ticks of a cron line, with what daylight saving does to them."""
+    """Print the next ticks of a cron line.
+
+    With what daylight saving does to them.
+    """
     after = moment(start, tz) if start else datetime.now(UTC)
     ticks = list(cron.ticks(cron.parse(expression), tz, after, n=limit))
     if as_json:

@@ -41,7 +41,7 @@ def list_(environment: str, as_json: bool) -> None:
 @connection.env_option
 @connection.json_option
 def get(name: str, key: str | None, limit: int, environment: str, as_json: bool) -> None:
-    """Print the value of KEY, or the latest version of every key."""
+    """Print the value of KEY, or of every key."""
     with connection.unit_in(environment) as (conn, where):
         found = states.get(conn, where, name)
         if key is not None:
@@ -57,7 +57,10 @@ def get(name: str, key: str | None, limit: int, environment: str, as_json: bool)
 @click.argument("value")
 @connection.env_option
 def set_(name: str, key: str, value: str, environment: str) -> None:
-    """Set KEY to VALUE, which is JSON: a text has its own quotes, '"text"'."""
+    """Set KEY to VALUE.
+
+    VALUE is JSON: a text has its own quotes, '"text"'.
+    """
     given = check_json("value", value)
     with connection.unit_in(environment) as (conn, where):
         states.put(conn, where, name, key, given, actor=connection.actor())

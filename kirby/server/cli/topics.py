@@ -49,7 +49,10 @@ def list_(environment: str, as_json: bool) -> None:
 @connection.env_option
 @connection.json_option
 def publish(name: str, payload: str, key: str | None, environment: str, as_json: bool) -> None:
-    """Publish PAYLOAD, a JSON value, to a topic; '-' reads it from standard input."""
+    """Publish a message.
+
+    PAYLOAD is a JSON value; '-' reads it from standard input.
+    """
     if payload == "-":
         payload = _input()
     with connection.unit_in(environment) as (conn, where):
@@ -77,7 +80,10 @@ def read(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Print messages of a topic in order, one JSON object a line (--json: one document)."""
+    """Print the messages of a topic in order.
+
+    One JSON object a line; with --json one document.
+    """
     start, end = _moment(since), _moment(until)
     with connection.unit_in(environment):
         pass  # names the environment that does not exist, before the topic
@@ -98,7 +104,10 @@ def read(
 )
 @connection.env_option
 def tail(name: str, after: int | None, environment: str) -> None:
-    """Print messages as they come, one JSON object a line, until Ctrl-C."""
+    """Print messages as they come, until Ctrl-C.
+
+    One JSON object a line.
+    """
     with connection.unit_in(environment) as (conn, where):
         found = topics.get(conn, where, name)
     with _reader(environment) as reader:

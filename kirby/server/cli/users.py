@@ -34,7 +34,10 @@ def list_(as_json: bool) -> None:
 @click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True)
 @password_option
 def add(login: str, role: str, password: str | None) -> None:
-    """Add an account. Its password is asked for, or read from standard input."""
+    """Add an account.
+
+    Its password is asked for, or read from standard input.
+    """
     password = password or _asked()
     with connection.unit() as conn:
         accounts.add(conn, login, password, role, actor=connection.actor())
@@ -45,7 +48,10 @@ def add(login: str, role: str, password: str | None) -> None:
 @click.argument("login")
 @password_option
 def password(login: str, password: str | None) -> None:
-    """Give an account a new password, asked for or read as in add, and end its sessions."""
+    """Give an account a new password and end its sessions.
+
+    It is asked for, or read from standard input.
+    """
     password = password or _asked()
     with connection.unit() as conn:
         accounts.set_password(conn, login, password, actor=connection.actor())

@@ -1,4 +1,4 @@
-"""What scripts/demo runs: start Kirby, deploy the four flight scripts, show or check the figures."""
+"""What scripts/demo runs: start Kirby, deploy the flight scripts, show or check the figures."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
 DAYS_OF_2013 = 365
 PATIENCE = 300  # seconds without any progress before the check gives up
+KEPT = ("KIRBY_PG_BINDIR", "KIRBY_INDEX_URL")  # of whoever started us; the rest is our own
 KILLS = ("carriers", "delays", "departures", "supervisor", "postgres")
 
 PROGRESS = """
@@ -44,7 +46,11 @@ STARTED = """
 TOTALS = """
     select t.name, count(*) from kirby.message m join kirby.topic t on t.id = m.topic_id group by 1
 """
-VIRTUALENV = "select lock_hash from kirby.release where name = 'departures' order by id desc limit 1"
+TOPICS = ("departures", "cancellations", "delays")
+COUNTED = ("flights", "minutes", "worst")
+VIRTUALENV = (
+    "select lock_hash from kirby.release where name = 'departures' order by id desc limit 1"
+)
 
 console = Console()
 
@@ -54,7 +60,9 @@ class Demo:
 
     def __init__(self, data, port):
         self.data, self.port = data, port
-        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("KIRBY_DSN")}
+        self.environ = {
+            k: v for k, v in os.environ.items() if k in KEPT or not k.startswith("KIRBY_")
+        }
         self.process = None
         self.conn = None
 
@@ -69,13 +77,23 @@ class Demo:
             console.print(line.rstrip(), highlight=False)
             if line.startswith("Kirby is ready"):
                 self.environ["KIRBY_DSN"] = (self.data / "dsn").read_text().strip()
+                threading.Thread(target=self.echo, daemon=True).start()
                 return self
         sys.exit(self.process.wait() or 1)
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
         with contextlib.suppress(KeyboardInterrupt):
-            self.process.wait(40)
+            self.process.wait(60)
+
+    def echo(self):
+        """Show what it says later on: which part ended, and that it was started again."""
+        for line in self.process.stdout:
+            console.print(line.rstrip(), highlight=False)
+
+    @property
+    def alive(self):
+        return self.process.poll() is None
 
     def kirby(self, *arguments):
         """Run a command of the command line; its failure ends the demo."""
@@ -99,6 +117,14 @@ class Demo:
             self.conn = None
             return None
 
+    def ask(self, statement):
+        """Rows from the database, as soon as it answers."""
+        while (rows := self.query(statement)) is None:
+            if not self.alive:
+                sys.exit("kirby dev ended")
+            time.sleep(0.1)
+        return rows
+
     def deploy(self, days):
         report_dsn = (self.data / "auditor.dsn").read_text().strip()
         for script, *options in (
@@ -107,20 +133,26 @@ class Demo:
             ("carriers.py",),
             ("report.py", "--var", f"REPORT_DSN={report_dsn}"),
         ):
-            console.print(self.kirby("deploy", str(HERE / script), *options), highlight=False)
-        console.print(self.kirby("job", "trigger", "departures"), highlight=False)
+            console.print(
+                self.kirby("deploy", str(HERE / script), *options), highlight=False, soft_wrap=True
+            )
+        console.print(self.kirby("job", "trigger", "departures"), highlight=False, soft_wrap=True)
 
     def expected(self, days):
         """The figures straight from the data set, computed in the virtualenv of departures."""
         with console.status("building the virtualenv of departures …"):
-            while not self.query(STARTED):
+            while not self.ask(STARTED):
                 time.sleep(0.1)
-        [[lock_hash]] = self.query(VIRTUALENV)
+        [[lock_hash]] = self.ask(VIRTUALENV)
         python = self.data / "virtualenvs" / lock_hash / "bin" / "python"
+        if not python.exists():
+            sys.exit(
+                "departures did not start: " + self.kirby("run", "list", "--job", "departures")
+            )
         return json.loads(subprocess.check_output([python, HERE / "figures.py", str(days)]))
 
     def kill(self, what):
-        """kill -9 a replica of a job, the supervisor, or PostgreSQL; False if it does not run yet."""
+        """kill -9 a replica of a job, the supervisor, or PostgreSQL; False if it does not run."""
         pid = self.pid_of(what)
         if pid is None:
             return False
@@ -131,7 +163,9 @@ class Demo:
 
     def pid_of(self, what):
         if what == "postgres":
-            return int((self.data / "postgres/data/postmaster.pid").read_text().split()[0])
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                return int((self.data / "postgres/data/postmaster.pid").read_text().split()[0])
+            return None
         if what == "supervisor":
             rows = self.query("select pid from kirby.supervisor where ended_at is null")
         else:
@@ -143,19 +177,22 @@ def follow(demo, total, kills):
     """Show progress until every departure has had its effect; kill what is asked on the way."""
     columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())  # fmt: skip
-    due = {what: total * (n + 1) // (len(kills) + 2) for n, what in enumerate(kills)}
+    due = [(what, total * (n + 1) // (len(kills) + 2)) for n, what in enumerate(kills)]
     with Progress(*columns, console=console) as progress:
         published = progress.add_task("departures", total=total)
         done = progress.add_task("carriers", total=total)
         last, since = None, time.monotonic()
-        while True:
+        while demo.alive:
             if rows := demo.query(PROGRESS):
                 [[out, tallied, cancelled]] = rows
                 progress.update(published, completed=out)
                 progress.update(done, completed=tallied + cancelled)
-                for what in [w for w, at in due.items() if tallied + cancelled >= at]:
-                    if demo.kill(what):
-                        del due[what]
+                reached = {"departures": out}
+                due = [
+                    (what, at)
+                    for what, at in due
+                    if not kill(demo, what, reached.get(what, tallied + cancelled), at, total)
+                ]
                 if tallied + cancelled >= total and not due:
                     return True
                 if rows != last:
@@ -163,41 +200,59 @@ def follow(demo, total, kills):
             if time.monotonic() - since > PATIENCE:
                 console.print(f"no progress for {PATIENCE} s: see {demo.data}/supervisor.log")
                 return False
-            time.sleep(0.1)
+            time.sleep(0.05)
+    console.print("kirby dev ended")
+    return False
+
+
+def kill(demo, what, reached, at, total):
+    """Kill it if it is time; whether that is settled, for better or worse."""
+    if reached >= total:
+        console.print(f"too late to kill {what}: it has done its work")
+        return True
+    return reached >= at and demo.kill(what)
 
 
 def compare(demo, expected):
     """Print state and data set side by side; whether every row is equal."""
-    counts = dict(demo.query(TOTALS))
-    state = dict(demo.query("select key, value from state_dev.carrier_delay"))
-    rows = [
-        (name, counts.get(name, 0), expected[name])
-        for name in ("departures", "cancellations", "delays")
-    ]
-    rows.append(("carriers", len(state), len(expected["carriers"])))
-    for carrier in sorted(set(state) | set(expected["carriers"])):
-        rows.append((carrier, state.get(carrier), expected["carriers"].get(carrier)))
-    table = Table("", "Kirby", "data set", "", title="Figures", box=None)
-    for name, found, wanted in rows:
-        table.add_row(name, said(found), said(wanted), "equal" if found == wanted else "DIFFERENT")
+    counts = dict(demo.ask(TOTALS))
+    state = dict(demo.ask("select key, value from state_dev.carrier_delay"))
+    wanted = expected["carriers"]
+    totals = {name: (counts.get(name, 0), expected[name]) for name in TOPICS}
+    totals["carriers"] = (len(state), len(wanted))
+    rows = {each: (state.get(each), wanted.get(each)) for each in sorted({*state, *wanted})}
+
+    table = Table("", *COUNTED, *COUNTED, "", box=None, pad_edge=False)
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for name, pair in rows.items():
+        table.add_row(name, *figures(pair[0]), *figures(pair[1]), verdict(*pair))
+    for name, pair in totals.items():
+        console.print(f"{name:>13}  {pair[0]:>9,}  {pair[1]:>9,}  {verdict(*pair)}")
+    console.print(f"\n{'Kirby':>20}{'the data set':>32}", highlight=False)
     console.print(table)
-    return all(found == wanted for _, found, wanted in rows)
+    return all(one == other for one, other in (*totals.values(), *rows.values()))
 
 
-def said(value):
-    if not isinstance(value, dict):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    worst = value["worst"]
-    return (
-        f"{value['flights']:,} flights, {value['minutes']:,} min,"
-        f" worst {worst['flight']} on {worst['date']}: {worst['minutes']:,} min"
-    )
+def verdict(one, other):
+    return "equal" if one == other else "DIFFERENT"
+
+
+def figures(row):
+    """Flights, minutes and the worst flight of a carrier, as they are printed."""
+    if row is None:
+        return "-", "-", "-"
+    worst = row["worst"]
+    return f"{row['flights']:,}", f"{row['minutes']:,}", f"{worst['flight']} {worst['minutes']:,}"
 
 
 def check(arguments):
     """Run the days through on a fresh folder, kill on the way, and compare; the exit code."""
-    data = ROOT / ".kirby-check"
-    shutil.rmtree(data, ignore_errors=True)
+    data = arguments.data or ROOT / ".kirby-check"
+    if arguments.data is None:
+        shutil.rmtree(data, ignore_errors=True)
+    elif data.exists():
+        sys.exit(f"{data} is there already: a check begins with a fresh folder")
     started = time.monotonic()
     with Demo(data, arguments.port or free_port()) as demo:
         demo.deploy(arguments.days)
@@ -205,19 +260,18 @@ def check(arguments):
         equal = follow(demo, expected["departures"], arguments.kill or ["carriers"])
         equal = compare(demo, expected) and equal
     seconds = time.monotonic() - started
-    verdict = "every row is equal" if equal else "NOT equal"
-    console.print(f"{verdict}, after {seconds:.0f} s")
+    console.print(f"{'every row is equal' if equal else 'NOT equal'}, after {seconds:.0f} s")
     return 0 if equal else 1
 
 
 def show(arguments):
     """Start, deploy, show progress, and stay until Ctrl-C."""
-    with Demo(ROOT / ".kirby", arguments.port or 8700) as demo:
+    with Demo(arguments.data or ROOT / ".kirby", arguments.port or 8700) as demo:
         demo.deploy(arguments.days)
-        with contextlib.suppress(KeyboardInterrupt):
-            follow(demo, demo.expected(arguments.days)["departures"], arguments.kill or [])
-            console.print(f"All is tallied. Look at http://127.0.0.1:{demo.port} ; Ctrl-C stops it.")
-            demo.process.wait()
+        if follow(demo, demo.expected(arguments.days)["departures"], arguments.kill or []):
+            console.print("All is tallied.")
+        console.print(f"Look at http://127.0.0.1:{demo.port} ; Ctrl-C stops it.")
+        demo.process.wait()
     return 0
 
 
@@ -233,6 +287,7 @@ def main():
     parser.add_argument("--days", type=int, default=31, help="how many days of 2013 (31)")
     parser.add_argument("--all", action="store_true", help="the whole year")
     parser.add_argument("--port", type=int, help="the port (8700; with --check a free one)")
+    parser.add_argument("--data", type=Path, help="the folder (.kirby; with --check .kirby-check)")
     parser.add_argument("--kill", action="append", choices=KILLS,
                         help="kill -9 this on the way; may be given repeatedly")  # fmt: skip
     arguments = parser.parse_args()
@@ -240,7 +295,11 @@ def main():
         arguments.days = DAYS_OF_2013
     if not 1 <= arguments.days <= DAYS_OF_2013:
         parser.error("--days is from 1 to 365")
-    sys.exit(check(arguments) if arguments.check else show(arguments))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kirby dev` is to end in any case
+    try:
+        sys.exit(check(arguments) if arguments.check else show(arguments))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

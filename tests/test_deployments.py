@@ -1,0 +1,286 @@
+"""Deploying: versions, kinds, both logs, two at once, and whose word counts."""
+
+import threading
+from dataclasses import replace
+
+import psycopg
+import pytest
+from fix_runs import Runs
+
+from kirby.core.errors import Invalid, Taken
+from kirby.server import database, deployments, scripts
+from kirby.server.cli.deploy import plan as plan_of
+from kirby.server.deployments import Plan
+from kirby.server.locks import Lock
+from kirby.server.sdk_wheel import SdkWheel
+
+SDK = SdkWheel("kirby-3-py3-none-any.whl", "ab" * 32, b"not really a wheel")
+BARE = Lock("", None, "3.11")
+WITH_SDK = Lock("", SDK.sha256, "3.11")
+
+
+def script(source="print(1)\n", name="nightly"):
+    return scripts.parse(source.encode(), f"{name}.py")
+
+
+@pytest.fixture
+def engine(dsn, as_role):
+    engine = database.engine(as_role(dsn, "kirby_server"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def deploy(engine):
+    """`deploy(plan, source)` in a unit of work of its own."""
+
+    def deploy(plan, source="print(1)\n", lock=BARE):
+        with database.unit(engine) as conn:
+            given = script(source, plan.name)
+            return deployments.deploy(conn, plan, given, lock, SDK, actor="test")
+
+    return deploy
+
+
+@pytest.fixture
+def ask(dsn):
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        yield Runs(conn).ask
+
+
+NIGHTLY = Plan(name="nightly", environment="dev")
+
+
+def test_the_first_deploy_is_version_1_and_a_change_the_next(deploy, ask):
+    first = deploy(NIGHTLY)
+    second = deploy(NIGHTLY, "print(2)\n")
+
+    assert (first.version, first.changed, first.kind) == (1, True, "manual")
+    assert (second.version, second.changed) == (2, True)
+    assert second.release_id != first.release_id
+    [row] = ask("select version from kirby.deployment")
+    assert row["version"] == 2
+
+
+def test_the_same_again_is_no_version(deploy, ask):
+    deploy(NIGHTLY)
+
+    again = deploy(replace(NIGHTLY, reason="another reason is no change"))
+
+    assert (again.version, again.changed) == (1, False)
+    assert len(ask("select from kirby.audit_event where verb = 'job_deployed'")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"schedules": ("0 3 * * *",)}, "scheduled"),
+        ({"schedules": ("0 2 * * *", "0 4 * * *")}, "scheduled"),
+        ({"tz": "Europe/Brussels"}, "scheduled"),
+        ({"max_attempts": 2}, "scheduled"),
+        ({"variables": {"A": "1"}}, "scheduled"),
+    ],
+)
+def test_each_setting_makes_a_version(change, kind, deploy):
+    plan = replace(NIGHTLY, schedules=("0 2 * * *",))
+    deploy(plan)
+
+    done = deploy(replace(plan, **change))
+
+    assert (done.version, done.changed, done.kind) == (2, True, kind)
+    assert done.next_tick is not None
+
+
+def test_back_to_an_earlier_source_is_a_new_version_of_the_old_release(deploy):
+    first = deploy(NIGHTLY)
+    deploy(NIGHTLY, "print(2)\n")
+
+    back = deploy(NIGHTLY)
+
+    assert (back.version, back.release_id) == (3, first.release_id)
+
+
+def test_the_same_source_with_another_lock_is_another_release(deploy, ask):
+    first = deploy(NIGHTLY)
+    second = deploy(NIGHTLY, lock=WITH_SDK)
+
+    assert second.release_id != first.release_id
+    [row] = ask("select sha256, content from kirby.artifact")
+    assert (row["sha256"], row["content"]) == (SDK.sha256, SDK.content)
+
+
+def test_environments_have_versions_of_their_own(deploy):
+    deploy(NIGHTLY)
+    deploy(NIGHTLY, "print(2)\n")
+
+    prod = deploy(replace(NIGHTLY, environment="prod"), "print(2)\n")
+
+    assert (prod.version, prod.changed) == (1, True)
+
+
+def test_both_logs_tell_who_what_and_why(deploy, ask):
+    first = deploy(NIGHTLY)
+    second = deploy(replace(NIGHTLY, reason="faster"), "print(2)\n")
+
+    [_, audit] = ask("select * from kirby.audit_event where verb = 'job_deployed'")
+    [_, event] = ask("select * from kirby.job_event order by position")
+
+    assert (audit["actor"], audit["object"]) == ("test", "job/dev/nightly")
+    assert audit["reason"] == "faster"
+    assert audit["before"]["release_id"] == first.release_id
+    assert audit["after"]["release_id"] == second.release_id
+    assert (event["actor"], event["data"]["version"]) == ("test", 2)
+
+
+KINDS = {
+    "manual": NIGHTLY,
+    "scheduled": replace(NIGHTLY, schedules=("@daily",)),
+    "daemon": replace(NIGHTLY, daemon=True),
+}
+
+
+@pytest.mark.parametrize("other", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_keeps_its_kind(kind, other, deploy, ask):
+    assert deploy(KINDS[kind]).kind == kind
+    if kind == other:
+        return
+
+    with pytest.raises(Taken, match=f"nightly is a {kind} job already") as refused:
+        deploy(replace(KINDS[other], environment="prod"))
+
+    assert "\n" not in str(refused.value)
+    assert len(ask("select from kirby.deployment")) == 1
+
+
+def test_replacing_stops_the_runs_of_older_versions_only(deploy, ask, engine):
+    for environment in ("dev", "prod"):
+        deploy(replace(NIGHTLY, environment=environment))
+    [dev, prod] = [row["id"] for row in ask("select id from kirby.deployment order by id")]
+    ask("select kirby.queue_run(%s, 'manual', 'test')", dev)
+    ask("select kirby.queue_run(%s, 'manual', 'test')", prod)
+    deploy(NIGHTLY, "print(2)\n")
+    ask("select kirby.queue_run(%s, 'manual', 'test')", dev)
+
+    with database.unit(engine) as conn:
+        stopped = deployments.replace_running(conn, "nightly", "dev", actor="test")
+
+    assert stopped == 1
+    rows = ask("select status, reason from kirby.run order by id")
+    assert [row["status"] for row in rows] == ["cancelled", "queued", "queued"]
+    assert rows[0]["reason"] == "replaced by version 2"
+
+
+def test_deploys_at_once_make_one_version_each(deploy, ask):
+    start = threading.Barrier(6)
+    done, failed = [], []
+
+    def one(number):
+        start.wait()
+        try:
+            done.append(deploy(NIGHTLY, f"print({number % 3})\n").version)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failed == []
+    rows = ask("select version from kirby.deployment_version order by version")
+    assert [row["version"] for row in rows] == list(range(1, len(rows) + 1))
+    assert ask("select version from kirby.deployment") == [{"version": len(rows)}]
+    assert set(done) == {row["version"] for row in rows}
+
+
+def test_jobs_of_another_kind_at_once_are_never_mixed(deploy, ask):
+    start = threading.Barrier(6)
+    refused = []
+
+    def one(plan):
+        start.wait()
+        try:
+            deploy(plan)
+        except Taken:
+            refused.append(plan)
+
+    threads = [threading.Thread(target=one, args=(p,)) for p in list(KINDS.values()) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    [job] = ask("select kind from kirby.job")
+    assert len(refused) == 4
+    assert all(plan.kind != job["kind"] for plan in refused)
+    assert len(ask("select from kirby.deployment_version")) == 1
+
+
+# The script's own word, and that of the command line
+
+TABLE = """\
+# /// script
+# [tool.kirby]
+# name = "own-name"
+# description = "of its own"
+# {}
+# tz = "Europe/Brussels"
+# max_attempts = 3
+# variables = {{ DAYS = "31", PLACE = "here" }}
+# ///
+"""
+NOTHING = {
+    "job": None, "schedules": (), "tz": None, "daemon": None, "replicas": None,
+    "max_attempts": None, "variables": (), "reason": "",
+}  # fmt: skip
+
+
+def planned(line, **options):
+    return plan_of(script(TABLE.format(line), "file"), "dev", **{**NOTHING, **options})
+
+
+def test_what_the_script_says_of_itself_holds_where_no_option_does():
+    made = planned('schedule = ["@daily", "@hourly"]')
+
+    assert made == Plan(
+        name="own-name",
+        environment="dev",
+        schedules=("@daily", "@hourly"),
+        tz="Europe/Brussels",
+        max_attempts=3,
+        variables={"DAYS": "31", "PLACE": "here"},
+        description="of its own",
+    )
+
+
+def test_an_option_wins_over_what_the_script_says():
+    made = planned(
+        'schedule = "@daily"', job="other", schedules=("@weekly",), tz="UTC", max_attempts=1,
+        variables=("DAYS=7", "EMPTY="), reason="now",
+    )  # fmt: skip
+
+    assert (made.name, made.schedules, made.tz) == ("other", ("@weekly",), "UTC")
+    assert (made.max_attempts, made.reason) == (1, "now")
+    assert made.variables == {"DAYS": "7", "PLACE": "here", "EMPTY": ""}
+
+
+def test_an_option_of_another_kind_wins_too():
+    assert planned('schedule = "@daily"', daemon=True).kind == "daemon"
+    assert planned("daemon = true\n# replicas = 2", schedules=("@daily",)).kind == "scheduled"
+    manual = planned("daemon = true\n# replicas = 2", daemon=False)
+    assert (manual.kind, manual.replicas) == ("manual", 1)
+    assert planned("daemon = true\n# replicas = 2").replicas == 2
+    assert planned("daemon = true", replicas=3).replicas == 3
+
+
+def test_replicas_of_none_stop_a_daemon_without_forgetting_it(deploy):
+    deploy(KINDS["daemon"])
+
+    assert deploy(replace(KINDS["daemon"], replicas=0)).version == 2
+
+
+def test_a_reason_that_is_a_book_is_refused(deploy):
+    with pytest.raises(Invalid, match="the reason is 1,001 characters: at most 1,000"):
+        deploy(replace(NIGHTLY, reason="x" * 1001))
