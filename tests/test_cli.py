@@ -84,7 +84,7 @@ LISTINGS = {
     "config effective hello": {"name", "value", "origin"},
     "environment list": {"name", "created_at"},
     "user list": {"login", "role", "created_at"},
-    "schedule preview @daily": {"at", "local", "note"},
+    "schedule preview @daily": {"ticks"},
 }
 
 
@@ -264,6 +264,23 @@ def test_ticks_are_shown_with_what_the_zone_does_to_them(kirby):
         "2027-03-27 01:30  2027-03-27 02:30 CET",
         "2027-03-28 01:00  2027-03-28 03:00 CEST  shifted: 02:30 does not exist",
     ]
+
+
+def test_ticks_as_json_are_in_utc_and_on_the_wall(kirby):
+    shown = kirby(
+        "schedule", "preview", "30 2 * * *", "--tz", "Europe/Brussels", "--from", "2027-03-28",
+        "-n", "1", "--json",
+    )  # fmt: skip
+
+    assert json.loads(shown.out) == {
+        "ticks": [
+            {
+                "at": "2027-03-28T01:00:00+00:00",
+                "local": "2027-03-28T03:00:00+02:00",
+                "note": "shifted: 02:30 does not exist",
+            }
+        ]
+    }
 
 
 def test_a_database_is_migrated_and_checked(monkeypatch, kirby, empty_dsn):

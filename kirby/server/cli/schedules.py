@@ -30,7 +30,8 @@ def preview(expression: str, tz: str, start: str | None, limit: int, as_json: bo
     after = moment(start, tz) if start else datetime.now(UTC)
     ticks = list(cron.ticks(cron.parse(expression), tz, after, n=limit))
     if as_json:
-        output.document([{"at": t.at, "local": t.local, "note": t.note} for t in ticks])
+        shown = [{"at": t.at, "local": t.local, "note": t.note} for t in ticks]
+        output.document({"ticks": shown})
     elif not ticks:
         click.echo(f"{expression} does not fire again")
     else:

@@ -20,5 +20,12 @@ WORST = """
 """
 
 with psycopg.connect(os.environ["REPORT_DSN"]) as connection:
-    for carrier, flights, mean in connection.execute(WORST):
-        print(f"{carrier}  {flights:6} flights, {mean:6.1f} minutes late on average")
+    try:
+        worst = connection.execute(WORST).fetchall()
+    except psycopg.errors.UndefinedTable:
+        worst = []
+
+for carrier, flights, mean in worst:
+    print(f"{carrier}  {flights:6} flights, {mean:6.1f} minutes late on average")
+if not worst:
+    print("nothing is tallied yet")
