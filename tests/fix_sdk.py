@@ -13,6 +13,15 @@ from kirby.sdk import session, streams
 
 TOKEN = "only-for-tests"
 FOREIGN = "of-preprod"
+BACKLOG = """
+    select count(*) from kirby.message m
+      join kirby.topic t on t.id = m.topic_id and t.name = %s
+      join kirby.subscription s on s.topic_id = t.id
+      join kirby.cursor c on c.subscription_id = s.id and c.lane = m.lane
+     where m.position > c.position
+        or exists (select from kirby.claim l where l.subscription_id = s.id
+                    and l.lane = m.lane and m.position between l.first and l.last)
+"""
 PRELUDE = """
 import datetime, os, signal, sys
 import kirby
@@ -71,6 +80,10 @@ class House:
                 "select kirby.publish(%s, %s, key => %s)",
                 [topic, psycopg.types.json.Jsonb(value), key],
             )
+
+    def backlog(self, topic="orders"):
+        """How many messages of a topic its subscriptions have not settled."""
+        return self.value(BACKLOG, topic)
 
     def topic_id(self, topic):
         return self.value("select id from kirby.topic where name = %s", topic)

@@ -1,7 +1,9 @@
 """States: a mapping whose every version is kept, and in which no change is ever lost."""
 
 import contextlib
+import threading
 
+import psycopg
 import pytest
 from fix_sdk import house_fixture, scripts_fixture, sdk_fixture  # noqa: F401
 
@@ -17,13 +19,15 @@ def history(house, state="sums"):
     return house.ask(f"select key, version, op, value from state_dev.{state}_history")
 
 
+CHANGE = """
+    select kirby.write(p_mutations => jsonb_build_object(%s::text, jsonb_build_array(
+             jsonb_build_object('k', %s::text, 'o', 'set', 'v', %s::integer))))
+"""
+
+
 def change(house, key, value, state="sums"):
     """What somebody else does in the meantime."""
-    house.conn.execute(
-        "select kirby.write(p_mutations => jsonb_build_object(%s::text, jsonb_build_array("
-        "jsonb_build_object('k', %s::text, 'o', 'set', 'v', %s::integer))))",
-        [state, key, value],
-    )
+    house.conn.execute(CHANGE, [state, key, value])
 
 
 # A mapping
@@ -407,6 +411,19 @@ def test_two_processes_that_update_never_lose_a_change(sdk, scripts, act, expect
     assert [script.end() for script in pair] == [(0, "")] * 2
     assert dict(sums) == expected
     assert sdk.value("select count(*) from kirby.state_mutation") == 200
+
+
+def test_a_blind_write_that_meets_another_of_a_new_key_is_tried_again(sdk, until):
+    sums["b"] = 1
+    mine = threading.Thread(target=sums.__setitem__, args=("a", 2))
+    with psycopg.connect(sdk.dsn) as other:
+        other.execute(CHANGE, ["sums", "a", 1])
+        mine.start()
+        until(lambda: sdk.ask("select from pg_locks where not granted"))
+        other.commit()
+        mine.join()
+
+    assert [value for key, _, _, value in history(sdk) if key == "a"] == [1, 2]
 
 
 def test_blind_writes_that_race_on_new_keys_all_succeed(sdk, scripts):

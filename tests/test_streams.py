@@ -4,7 +4,6 @@ import datetime
 import signal
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from fix_runs import Runs
 from fix_sdk import (  # noqa: F401
@@ -16,9 +15,8 @@ from fix_sdk import (  # noqa: F401
 )
 
 import kirby
-from kirby.core import db, protocol, subscriptions
-from kirby.core.errors import Conflict, Denied, Fenced, Invalid, NotFound, Taken
-from kirby.sdk import loop, session
+from kirby.core.errors import Invalid
+from kirby.sdk import loop
 
 NOW = datetime.timedelta(0)
 orders, invoices = kirby.Topic("orders"), kirby.Topic("invoices")
@@ -26,22 +24,6 @@ orders, invoices = kirby.Topic("orders"), kirby.Topic("invoices")
 
 def values(topic):
     return [message.value for message in topic.read()]
-
-
-def backlog(house, topic="orders"):
-    """How many messages of a topic its subscriptions have not settled."""
-    return house.value(
-        """
-        select count(*) from kirby.message m
-          join kirby.topic t on t.id = m.topic_id and t.name = %s
-          join kirby.subscription s on s.topic_id = t.id
-          join kirby.cursor c on c.subscription_id = s.id and c.lane = m.lane
-         where m.position > c.position
-            or exists (select from kirby.claim l where l.subscription_id = s.id
-                        and l.lane = m.lane and m.position between l.first and l.last)
-        """,
-        topic,
-    )
 
 
 # What a handler gets, and what it gives
@@ -59,7 +41,7 @@ def test_a_handler_gets_every_value_in_order_and_its_results_are_published(sdk):
     kirby.run()
 
     assert values(invoices) == [2 * number for number in range(250)]
-    assert backlog(sdk) == 0
+    assert sdk.backlog() == 0
 
 
 def annotated(message: kirby.Message):
@@ -154,7 +136,7 @@ def test_a_handler_with_batch_gets_lists(sdk):
     assert values(invoices) == [sum(part) for part in got]
     parents = [message.parents for message in invoices.read()]
     assert [len(part) for part in parents] == [10, 10, 5]
-    assert backlog(sdk) == 0
+    assert sdk.backlog() == 0
 
 
 def test_a_handler_may_return_more_than_a_value(sdk):
@@ -214,7 +196,7 @@ def test_a_result_without_a_topic_for_it_is_an_error(sdk):
     with pytest.raises(Invalid, match="handle returned a value, but its stream has no topic for"):
         kirby.run()
 
-    assert backlog(sdk) == 1
+    assert sdk.backlog() == 1
 
 
 def test_a_result_that_is_not_json_is_an_error_that_names_the_message(sdk):
@@ -354,16 +336,6 @@ def test_a_bad_name_of_a_subscription_is_refused(sdk, name):
         next(orders.consume(name=name or " "))
 
 
-def test_a_subscription_keeps_its_mode(sdk):
-    conn = session.get().connection
-    subscriptions.subscribe(conn, "orders", "job", "shared")
-
-    with pytest.raises(Taken, match="subscription job of topic orders is shared, not ordered"):
-        subscriptions.subscribe(conn, "orders", "job")
-    with pytest.raises(Invalid, match="'random' is not a mode of a subscription"):
-        subscriptions.subscribe(conn, "orders", "job", "random")
-
-
 # The loop form
 
 
@@ -382,7 +354,7 @@ def test_what_a_loop_publishes_commits_when_the_next_message_is_asked_for(sdk):
     assert committed == [[], [0], [0, 10]]
     assert values(invoices) == [0, 10, 20]
     assert state["value"] == 2
-    assert backlog(sdk) == 0
+    assert sdk.backlog() == 0
 
 
 def test_a_break_leaves_the_message_at_hand(sdk):
@@ -516,24 +488,6 @@ def test_after_a_handler_that_fails_what_came_before_is_settled(sdk):
     assert next(orders.consume()).value == 7
 
 
-def test_a_failed_script_exits_with_an_error_and_its_note(house, scripts):
-    house.publish("orders", 1, 2, key="a")
-    position = house.value("select max(position) from kirby.message")
-
-    code, errors = scripts("""
-        @kirby.stream("orders")
-        def handle(value):
-            assert value == 1, "two"
-
-        kirby.run()
-    """).end()
-
-    assert code == 1
-    assert "AssertionError: two" in errors
-    assert f"kirby: while handling message {position} of topic orders (key 'a'); it" in errors
-    assert backlog(house) == 1
-
-
 def test_a_state_that_moved_on_makes_the_handler_run_again(sdk, monkeypatch):
     monkeypatch.setattr(loop, "SLICE", 3600)
     orders.publish_many([1, 2, 3], key="a")
@@ -643,420 +597,3 @@ def test_a_batch_that_is_too_large_for_one_answer_is_asked_for_in_smaller_ones(s
     kirby.run()
 
     assert got == list(range(30))
-
-
-# Claims, as the protocol has them
-
-
-@pytest.fixture
-def claimed(sdk):
-    """Two connections of workers, and what the first one claimed."""
-    orders.publish_many(range(5), key="a")
-    workers = [worker(sdk), worker(sdk)]
-    subscription_id, _ = subscriptions.subscribe(workers[0], "orders", "job")
-    yield *workers, subscription_id, subscriptions.claim(workers[0], subscription_id, 100)
-    for each in workers:
-        each.close()
-
-
-def worker(house, token="only-for-tests"):
-    conn = db.connect(house.environ["KIRBY_DSN"])
-    protocol.greet(conn, token=token, environment=None)
-    return conn
-
-
-def expire(house):
-    house.conn.execute("update kirby.claim set lease_until = now() - interval '1 second'")
-
-
-RESULT = {
-    "messages": '{"invoices": [{"v": 1}]}',
-    "mutations": '{"sums": [{"k": "a", "o": "set", "v": 1}]}',
-}
-
-
-def test_while_a_claim_is_held_nobody_else_gets_its_messages(claimed):
-    first, second, subscription_id, batch = claimed
-
-    assert batch.payloads == list(range(5))
-    assert subscriptions.claim(second, subscription_id, 100) is None
-    assert subscriptions.claim(first, subscription_id, 100) is None
-
-
-def test_after_the_lease_another_takes_over_and_the_first_is_fenced(sdk, claimed):
-    first, second, subscription_id, batch = claimed
-    expire(sdk)
-
-    again = subscriptions.claim(second, subscription_id, 100)
-
-    assert (again.positions, again.attempt) == (batch.positions, 2)
-    assert again.fence > batch.fence
-    with pytest.raises(Fenced, match="the claim was lost to another worker: its lease ended"):
-        subscriptions.settle(first, batch, **RESULT)
-    with pytest.raises(Fenced):
-        subscriptions.settle(first, batch, upto=batch.positions[0], **RESULT)
-    with pytest.raises(Fenced):
-        subscriptions.renew(first, batch)
-    subscriptions.release(first, batch)
-    assert sdk.values("invoices") == []
-    assert sdk.ask("select * from kirby.state_mutation") == []
-
-    subscriptions.settle(second, again, **RESULT)
-    assert sdk.values("invoices") == [1]
-
-
-def test_a_claim_whose_lease_ended_is_good_as_long_as_nobody_took_it(sdk, claimed):
-    first, _, _, batch = claimed
-    expire(sdk)
-
-    subscriptions.settle(first, batch, **RESULT)
-
-    assert sdk.values("invoices") == [1]
-
-
-def test_a_renewed_claim_is_kept(sdk, claimed):
-    first, second, subscription_id, batch = claimed
-    expire(sdk)
-    subscriptions.renew(first, batch)
-
-    assert subscriptions.claim(second, subscription_id, 100) is None
-
-
-def test_a_released_claim_is_free_at_once(claimed):
-    first, second, subscription_id, batch = claimed
-    subscriptions.release(first, batch)
-
-    again = subscriptions.claim(second, subscription_id, 100)
-
-    assert again.positions == batch.positions
-    assert again.attempt == 1, "nobody failed"
-    with pytest.raises(Fenced):
-        subscriptions.settle(first, batch)
-
-
-def test_a_settled_part_is_not_delivered_again(sdk, claimed):
-    first, second, subscription_id, batch = claimed
-    subscriptions.settle(first, batch, upto=batch.positions[1], **RESULT)
-    subscriptions.release(first, batch)
-
-    assert subscriptions.claim(second, subscription_id, 100).payloads == [2, 3, 4]
-
-
-def test_a_part_that_is_settled_twice_counts_once(sdk, claimed):
-    """The answer was lost with the connection, so the worker asks again."""
-    first, _, _, batch = claimed
-    subscriptions.settle(first, batch, upto=batch.positions[1], **RESULT)
-
-    again = subscriptions.settle(first, batch, upto=batch.positions[1], **RESULT)
-
-    assert again == subscriptions.Settled([], None)
-    assert sdk.values("invoices") == [1]
-    subscriptions.settle(first, batch, upto=batch.positions[2], **RESULT)
-    assert sdk.values("invoices") == [1, 1]
-
-
-def test_a_whole_claim_that_is_settled_twice_counts_once(sdk, claimed):
-    first, _, _, batch = claimed
-    subscriptions.settle(first, batch, **RESULT)
-
-    with pytest.raises(Fenced):
-        subscriptions.settle(first, batch, **RESULT)
-    assert sdk.values("invoices") == [1]
-
-
-def test_a_settle_that_conflicts_keeps_the_claim(sdk, claimed):
-    first, _, _, batch = claimed
-    stale = '{"sums": [{"k": "a", "o": "set", "v": 1, "e": 5}]}'
-
-    with pytest.raises(Conflict, match="key a of state sums was changed by somebody else since"):
-        subscriptions.settle(first, batch, messages=RESULT["messages"], mutations=stale)
-
-    assert sdk.values("invoices") == []
-    subscriptions.settle(first, batch, **RESULT)
-    assert sdk.values("invoices") == [1]
-
-
-def test_settling_can_claim_the_next_batch(sdk, claimed):
-    first, _, _, batch = claimed
-    orders.publish_many([5, 6], key="a")
-
-    settled = subscriptions.settle(first, batch, next=1, **RESULT)
-
-    assert settled.topics == [sdk.topic_id("invoices")]
-    assert settled.next.payloads == [5]
-    assert subscriptions.settle(first, settled.next, next=100).next.payloads == [6]
-
-
-def test_the_end_of_a_run_frees_its_claims(sdk, claimed):
-    first, second, subscription_id, batch = claimed
-    runs = Runs(sdk.conn)
-    run_id = runs.start("")
-    sdk.conn.execute("update kirby.claim set run_id = %s", [run_id])
-    sdk.conn.execute("select kirby.record_run(%s, 'run_cancelled')", [run_id])
-
-    assert subscriptions.claim(second, subscription_id, 100).positions == batch.positions
-    with pytest.raises(Fenced):
-        subscriptions.settle(first, batch, **RESULT)
-
-
-def test_a_token_of_a_run_that_ended_opens_nothing(sdk):
-    runs = Runs(sdk.conn)
-    run_id = runs.start("")
-    sdk.give_token("of-the-run", "dev", run_id)
-    with worker(sdk, "of-the-run") as conn:
-        subscription_id, _ = subscriptions.subscribe(conn, "orders", "job")
-        sdk.conn.execute("select kirby.record_run(%s, 'run_cancelled')", [run_id])
-
-        with pytest.raises(Denied, match="it was revoked, its run has ended"):
-            subscriptions.claim(conn, subscription_id, 1)
-
-
-def test_a_subscription_of_another_environment_is_not_found(sdk, claimed):
-    _, _, subscription_id, batch = claimed
-    sdk.give_token(FOREIGN, "preprod")
-    with worker(sdk, FOREIGN) as foreign:
-        with pytest.raises(NotFound, match=f"no subscription {subscription_id} in this enviro"):
-            subscriptions.claim(foreign, subscription_id, 1)
-        with pytest.raises(NotFound):
-            subscriptions.settle(foreign, batch, **RESULT)
-        with pytest.raises(Fenced):
-            subscriptions.renew(foreign, batch)
-        subscriptions.release(foreign, batch)
-
-    assert sdk.value("select lease_until > now() from kirby.claim")
-
-
-def test_what_is_not_committed_is_not_claimed_and_not_passed_over(sdk, claimed):
-    first, _, _, batch = claimed
-    with psycopg.connect(sdk.dsn) as slow:
-        slow.execute("select kirby.publish('orders', '5', key => 'a')")
-        sdk.publish("orders", 6, key="a")
-        assert subscriptions.settle(first, batch, next=100).next is None
-        slow.commit()
-
-    [[subscription_id]] = sdk.ask("select id from kirby.subscription")
-    assert subscriptions.claim(first, subscription_id, 100).payloads == [5, 6]
-
-
-def test_lanes_are_claimed_one_by_one_by_several_workers(sdk, claimed):
-    first, second, subscription_id, batch = claimed
-    orders.publish_many(kirby.Out(number, key=str(number)) for number in range(100))
-
-    held = [batch]
-    for conn in [first, second] * 10:
-        if (more := subscriptions.claim(conn, subscription_id, 100)) is not None:
-            held.append(more)
-
-    assert len(held) == 8
-    positions = [position for each in held for position in each.positions]
-    assert len(positions) == len(set(positions))
-
-
-# Processes
-
-SERVE = """
-    @kirby.stream("orders", to="invoices")
-    def handle(value, message):
-        say("at", value)
-        sys.stdin.readline()
-        return value
-
-    kirby.run()
-    say("done")
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_the_message_at_hand_and_gives_back_the_rest(house, scripts, number):
-    house.publish("orders", 1, 2, 3, key="a")
-    script = scripts(SERVE)
-    assert script.line() == "at 1"
-
-    script.signal(number)
-    script.tell()
-
-    assert script.line() == "done"
-    assert script.end() == (0, "")
-    assert house.values("invoices") == [1]
-    assert house.ask("select lease_until::text from kirby.claim") == [("-infinity",)]
-    assert scripts(SERVE).line() == "at 2"
-
-
-def test_a_signal_ends_the_loop_form_after_the_message_at_hand(house, scripts):
-    house.publish("orders", 1, 2, key="a")
-    script = scripts("""
-        for message in kirby.topic("orders").consume():
-            say("at", message.value)
-            sys.stdin.readline()
-            kirby.topic("invoices").publish(message.value)
-        say("done")
-    """)
-    assert script.line() == "at 1"
-
-    script.signal()
-    script.tell()
-
-    assert script.line() == "done"
-    assert script.end() == (0, "")
-    assert house.values("invoices") == [1]
-    assert backlog(house) == 1
-
-
-def test_a_signal_ends_a_worker_that_waits(house, scripts, until):
-    script = scripts("say('ready')\n@kirby.stream('orders')\ndef f(v): pass\nkirby.run()")
-    script.line()
-    until(lambda: house.ask("select from kirby.cursor"))
-
-    script.signal()
-
-    assert script.end() == (0, "")
-
-
-def test_a_waiting_worker_is_woken_by_a_publish(house, scripts, until):
-    script = scripts("loop.POLL = 3600\n" + SERVE.replace("\n    ", "\n"))
-    until(lambda: asleep(house))
-
-    house.publish("orders", 1)
-
-    assert script.line() == "at 1"
-
-
-def asleep(house):
-    """Whether the worker has looked for messages and waits for a notification."""
-    return house.ask(
-        "select from pg_stat_activity where datname = current_database() and state = 'idle'"
-        " and query like '%%kirby.claim(%%' and application_name = 'kirby job'"
-    )
-
-
-def test_a_frozen_worker_loses_its_claim_and_writes_nothing(house, scripts):
-    house.publish("orders", 1, key="a")
-    frozen = scripts(SERVE, LEASE="0.5")
-    assert frozen.line() == "at 1"
-    frozen.signal(signal.SIGSTOP)
-
-    other = scripts(SERVE, LEASE="0.5")
-    assert other.line() == "at 1"
-    frozen.tell()
-    frozen.signal(signal.SIGCONT)
-    house.publish("orders", 2, key="b")
-    assert frozen.line() == "at 2"
-    assert house.values("invoices") == []
-    other.tell()
-    frozen.tell()
-    for script in (other, frozen):
-        script.signal()
-        script.process.stdin.close()
-        script.process.wait()
-
-    assert sorted(house.values("invoices")) == [1, 2]
-
-
-def test_a_long_handler_keeps_its_claim(house, scripts, until):
-    house.publish("orders", 1, key="a")
-    script = scripts(SERVE, LEASE="0.6")
-    assert script.line() == "at 1"
-    leases = set()
-
-    def renewed():
-        leases.update(house.ask("select lease_until, fence from kirby.claim"))
-        return len(leases) >= 5  # more than a whole lease later
-
-    until(renewed)
-
-    assert house.value("select lease_until > clock_timestamp() from kirby.claim")
-    assert len({fence for _, fence in leases}) == 1
-    script.tell()
-    until(lambda: house.values("invoices") == [1])
-
-
-def test_a_worker_goes_on_after_a_lost_connection(house, scripts, until):
-    house.publish("orders", 1, 2, key="a")
-    script = scripts(SERVE)
-    assert script.line() == "at 1"
-    assert house.terminate() == 1
-    script.tell()
-    assert script.line() == "at 2"
-    script.tell()
-    until(lambda: house.values("invoices") == [1, 2])
-    until(lambda: asleep(house))
-
-    assert house.terminate() == 1
-    house.publish("orders", 3, key="a")
-    assert script.line() == "at 3"
-    script.tell()
-    until(lambda: house.values("invoices") == [1, 2, 3])
-    script.signal()
-
-    code, errors = script.end()
-    assert code == 0
-    assert "the connection to the database was lost" in errors
-    assert "Traceback" not in errors
-
-
-def test_a_handler_that_reads_goes_on_after_a_lost_connection(house, scripts, until):
-    house.publish("orders", 1, key="a")
-    script = scripts("""
-        @kirby.stream("orders", to="invoices")
-        def handle(value):
-            say("at", value)
-            sys.stdin.readline()
-            return [kirby.state("a").get("b"), len(list(kirby.topic("orders").read()))]
-        kirby.run()
-    """)
-    assert script.line() == "at 1"
-    assert house.terminate() == 1
-
-    script.tell()
-
-    until(lambda: house.values("invoices") == [[None, 1]])
-
-
-def test_a_worker_that_is_killed_loses_nothing(house, scripts, until):
-    house.publish("orders", 1, 2, key="a")
-    script = scripts(SERVE, LEASE="0.5")
-    assert script.line() == "at 1"
-    script.kill()
-
-    script = scripts(SERVE)
-    for value in (1, 2):
-        assert script.line() == f"at {value}"
-        script.tell()
-
-    until(lambda: house.values("invoices") == [1, 2])
-
-
-def test_several_workers_keep_the_order_of_each_key(house, scripts, until):
-    count, keys = 600, 20
-    with psycopg.connect(house.dsn) as conn:
-        for number in range(count):
-            conn.execute("select kirby.publish('orders', to_jsonb(%s::int), key => %s)",
-                         [number, str(number % keys)])  # fmt: skip
-    workers = [
-        scripts("""
-            loop.FIRST_LIMIT = loop.MAX_LIMIT = 5
-            @kirby.stream("orders", to="invoices")
-            def handle(value):
-                return [os.getpid(), value]
-            say("ready")
-            sys.stdin.readline()
-            kirby.run()
-        """)
-        for _ in range(3)
-    ]
-    for each in workers:
-        each.line()
-    for each in workers:
-        each.tell()
-
-    until(lambda: len(house.values("invoices")) >= count)
-    for each in workers:
-        each.signal()
-        assert each.end() == (0, "")
-
-    done = house.values("invoices")
-    assert len(done) == count
-    for key in range(keys):
-        mine = [value for _, value in done if value % keys == key]
-        assert mine == list(range(key, count, keys))
-    assert len({pid for pid, _ in done}) > 1, "more than one worker had work"

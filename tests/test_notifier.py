@@ -1,0 +1,141 @@
+"""Notifications: after the commit, few, and the last is never lost."""
+
+import contextlib
+import time
+
+import psycopg
+import pytest
+from fix_sdk import house_fixture, scripts_fixture, sdk_fixture  # noqa: F401
+
+import kirby
+from kirby.core import db
+from kirby.core.errors import Unavailable
+from kirby.sdk import notifier, session
+
+orders = kirby.Topic("orders")
+
+
+@pytest.fixture
+def listener(sdk):
+    """A connection that listens to `orders`."""
+    orders.publish("first")
+    with psycopg.connect(sdk.dsn, autocommit=True) as conn:
+        conn.execute(db.listen(f"kirby_topic_{sdk.topic_id('orders')}"))
+        yield conn
+
+
+def heard(conn, seconds=0.5):
+    return len(list(conn.notifies(timeout=seconds)))
+
+
+@pytest.mark.parametrize("how", ["publish", "publish_many", "transaction", "pages"])
+def test_a_listener_is_woken_after_the_commit(listener, how):
+    if how == "publish":
+        orders.publish(1)
+    elif how == "transaction":
+        with kirby.transaction():
+            orders.publish(1)
+            assert heard(listener, 0.05) == 0
+    else:
+        orders.publish_many(range(2500 if how == "pages" else 2))
+
+    assert next(listener.notifies(timeout=10)).payload == ""
+
+
+def test_psql_wakes_a_listener_too(sdk, listener):
+    sdk.publish("orders", 1)
+
+    assert next(listener.notifies(timeout=10))
+
+
+def test_what_is_rolled_back_wakes_nobody(listener):
+    with contextlib.suppress(RuntimeError), kirby.transaction():
+        orders.publish(1)
+        raise RuntimeError
+
+    assert heard(listener, 0.1) == 0
+
+
+def test_many_publishes_give_few_notifications_and_the_last_is_not_lost(listener):
+    started = time.monotonic()
+    for number in range(300):
+        orders.publish(number)
+    took = time.monotonic() - started
+    session.get().notifier.close()
+
+    first, *others = listener.notifies(timeout=0.5)
+
+    assert first.pid == session.get().connection.info.backend_pid
+    assert len(others) <= took / notifier.PAUSE + 2
+    assert len(others) < 300
+
+
+@pytest.fixture
+def sent():
+    return []
+
+
+@pytest.fixture
+def slow(sent, monkeypatch):
+    """A notifier whose pause never ends by itself."""
+    monkeypatch.setattr(notifier, "PAUSE", 3600)
+    made = notifier.Notifier(sent.append)
+    yield made
+    if made._timer:
+        made._timer.cancel()
+
+
+def test_the_first_notification_goes_out_at_once_and_those_that_follow_are_gathered(slow, sent):
+    slow.notify([1])
+    slow.notify([1])
+    slow.notify([1, 2])
+    slow.notify([2])
+    assert sent == [[1], [2]]
+
+    slow.flush()
+    assert sent == [[1], [2], [1, 2]]
+
+
+def test_closing_a_notifier_leaves_nothing_unsent(slow, sent):
+    slow.notify([1])
+    slow.notify([1])
+    slow.close()
+    slow.close()
+
+    assert sent == [[1], [1]]
+
+
+def test_gathered_notifications_go_out_by_themselves(sent, until):
+    made = notifier.Notifier(sent.append)
+    made.notify([1])
+    made.notify([1])
+
+    until(lambda: sent == [[1], [1]])
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone"), psycopg.InterfaceError("closed")])
+def test_a_notification_that_cannot_be_sent_is_no_error(error):
+    def fail(topics):
+        raise error
+
+    notifier.Notifier(fail).notify([1])
+
+
+def test_a_lost_notification_after_the_commit_does_not_fail_the_publish(sdk, monkeypatch):
+    def fail(conn, topics):
+        sdk.terminate()
+        conn.execute("select 1")
+
+    monkeypatch.setattr(session.topics, "notify", fail)
+
+    orders.publish(1)
+
+    assert sdk.values("orders") == [1]
+
+
+def test_a_script_that_ends_sends_its_last_notification(listener, scripts):
+    script = scripts("for n in range(100): kirby.topic('orders').publish(n)\nos._exit(0)")
+    pids = {notify.pid for notify in listener.notifies(timeout=30, stop_after=1)}
+
+    assert script.end()[0] == 0
+    assert len(pids) == 1

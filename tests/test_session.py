@@ -1,0 +1,156 @@
+"""The one connection of a script: who it is, how it comes back, and why it cannot begin."""
+
+import os
+
+import pytest
+from fix_sdk import house_fixture, scripts_fixture, sdk_fixture  # noqa: F401
+
+import kirby
+from kirby.core.errors import Denied, Invalid, NotFound, Unavailable, WrongSchema
+from kirby.sdk import session, topics
+
+orders = kirby.Topic("orders")
+
+
+def values():
+    return [message.value for message in orders.read()]
+
+
+def test_after_a_lost_connection_the_next_publish_works(sdk):
+    orders.publish(1)
+    assert sdk.terminate() == 1
+
+    with pytest.raises(Unavailable, match="the connection to the database was lost") as caught:
+        orders.publish(2)
+    assert "\n" not in str(caught.value)
+    orders.publish(3)
+
+    assert values() == [1, 3]
+
+
+def test_a_lost_connection_in_the_middle_of_publish_many_leaves_nothing(sdk, monkeypatch):
+    insert = topics._insert
+
+    def cut(mine, name, items):
+        done = insert(mine, name, items)
+        sdk.terminate()
+        return done
+
+    monkeypatch.setattr(topics, "_insert", cut)
+
+    with pytest.raises(Unavailable):
+        orders.publish_many(range(2500))
+
+    monkeypatch.undo()
+    assert sdk.values("orders") == []
+
+
+FORK = """
+import os
+orders, done = kirby.topic("orders"), []
+orders.publish("parent")
+pid = kirby.sdk.session.get().connection.info.backend_pid
+child = os.fork()
+orders.publish("child" if child == 0 else "parent")
+if child == 0:
+    assert kirby.sdk.session.get().connection.info.backend_pid != pid
+    sys.exit(0)  # with everything that a process does at its end
+assert os.waitpid(child, 0)[1] == 0
+orders.publish("parent")
+assert kirby.sdk.session.get().connection.info.backend_pid == pid
+with kirby.transaction():
+    orders.publish("together")
+    child = os.fork()
+    if child == 0:
+        orders.publish("child")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    orders.publish("together")
+"""
+
+
+def test_a_forked_child_has_a_connection_and_a_unit_of_work_of_its_own(house, scripts):
+    assert scripts(FORK).end() == (0, "")
+
+    published = house.values("orders")
+    assert sorted(published[:4]) == ["child", "parent", "parent", "parent"]
+    assert published[4:] == ["child", "together", "together"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "kind", "complaint"),
+    [
+        ({"KIRBY_TOKEN": "wrong"}, Denied, "the token in kirby.token is not valid"),
+        ({"KIRBY_TOKEN": ""}, Denied, "kirby_worker needs a token: set kirby.token, or KIRBY_TOKE"),
+        ({"KIRBY_ENVIRONMENT": "prod"}, Denied, "belongs to environment dev, not to prod"),
+        ({"KIRBY_DSN": "host=/nowhere user=a"}, Unavailable, "no database at /nowhere:5432/a: "),
+        ({"KIRBY_DSN": "postgresql://a:geheim@127.0.0.1:1/x"}, Unavailable, "127.0.0.1:1/x: "),
+        ({"KIRBY_DSN": "nonsense"}, Invalid, "the DSN cannot be read: missing"),
+    ],
+)
+def test_a_script_that_cannot_begin_is_told_why_in_one_line(
+    sdk, monkeypatch, environ, kind, complaint
+):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(kind) as caught:
+        orders.publish(1)
+
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+def test_an_environment_that_does_not_exist_is_not_found(sdk, monkeypatch):
+    monkeypatch.setenv("KIRBY_DSN", sdk.dsn)
+    monkeypatch.setenv("KIRBY_TOKEN", "")
+    monkeypatch.setenv("KIRBY_ENVIRONMENT", "staging")
+
+    with pytest.raises(NotFound, match="there is no environment staging"):
+        orders.publish(1)
+
+
+def test_a_database_without_kirby_says_what_to_do(empty_dsn, monkeypatch):
+    monkeypatch.setenv("KIRBY_DSN", empty_dsn)
+    monkeypatch.setattr(session, "_session", None)
+
+    with pytest.raises(WrongSchema, match=r"has no Kirby schema.*: run 'kirby db migrate'"):
+        orders.publish(1)
+
+
+def test_a_login_without_rights_is_denied(sdk, as_role, monkeypatch):
+    sdk.conn.execute("revoke usage on schema kirby from kirby_worker")
+
+    with pytest.raises(Denied, match="this login has no right to that: permission denied"):
+        orders.publish(1)
+
+
+def test_a_newer_protocol_is_refused(sdk):
+    sdk.conn.execute(
+        "create or replace function kirby.protocol() returns integer language sql as 'select 99'"
+    )
+
+    with pytest.raises(WrongSchema, match="speaks protocol 99, this Kirby speaks 1: install the"):
+        orders.publish(1)
+
+
+def test_without_a_dsn_a_script_is_told_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.delenv("KIRBY_DSN", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "_session", None)
+
+    with pytest.raises(Invalid, match="no database: set KIRBY_DSN, or run 'kirby dev'"):
+        orders.publish(1)
+
+
+def test_below_the_folder_of_kirby_dev_the_dsn_is_found(sdk, monkeypatch, tmp_path):
+    (tmp_path / ".kirby").mkdir()
+    (tmp_path / ".kirby" / "dsn").write_text(os.environ["KIRBY_DSN"] + "\n")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.delenv("KIRBY_DSN")
+    monkeypatch.chdir(tmp_path / "a" / "b")
+
+    orders.publish(1)
+
+    assert values() == [1]
