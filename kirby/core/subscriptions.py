@@ -47,8 +47,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A message that failed: ``retry`` it (after ``pause`` seconds, else a back-off), ``park`` it, or
-    let it ``wait`` for the message before it that holds its key."""
+    """A message that is not done: ``retry``, ``park``, or ``wait`` for the one that holds its key.
+
+    ``pause``: seconds before a retry, else a back-off.
+    """
 
     position: int
     action: str
@@ -105,7 +107,8 @@ def settle(
 ) -> Settled:
     """Acknowledge a batch (up to a position) together with what its handler wrote.
 
-    ``failures`` are delivered again by themselves, or parked. With ``next``, claim the next batch of at most so many messages in the same round trip.
+    ``failures`` are delivered again by themselves, or parked. With ``next``, claim the next batch
+    of at most so many messages in the same round trip.
     Raises Fenced (lost to another worker) or Conflict (a state moved on); then nothing is written.
     """
     params = [batch.claim_id, batch.fence, messages, mutations, upto, next, LEASE]

@@ -24,7 +24,7 @@ begin
     returning d.key into v_key;
     perform kirby.free_key(p_subscription, v_key);
     return null;
-  elsif p_upto >= p_claim.last then
+  elsif p_upto >= p_claim.last or p_upto >= p_claim.upto and not p_claim.suspect then
     delete from kirby.claim where id = p_claim.id;
     return null;
   end if;

@@ -9,6 +9,7 @@ as $$
 declare
   v_claim kirby.claim := p_claim;
   v_next  bigint;
+  v_last  bigint;
 begin
   if v_claim.kind = 'due' then
     if not v_claim.suspect then
@@ -26,7 +27,7 @@ begin
 
   perform kirby.hold_back(p_subscription, v_claim);
   loop
-    select min(m.position) into v_next from kirby.message m
+    select min(m.position), max(m.position) into v_next, v_last from kirby.message m
      where m.topic_id = p_subscription.topic_id and m.lane = v_claim.lane
        and m.position between v_claim.first and v_claim.last
        and not exists (select from kirby.due d
@@ -35,7 +36,7 @@ begin
       delete from kirby.claim where id = v_claim.id;
       return null;
     elsif not v_claim.suspect then
-      update kirby.claim set upto = last where id = v_claim.id returning * into v_claim;
+      update kirby.claim set upto = v_last where id = v_claim.id returning * into v_claim;
       return v_claim;
     elsif v_claim.attempt < p_subscription.max_attempts then
       update kirby.claim set first = v_next, upto = v_next, attempt = attempt + 1
