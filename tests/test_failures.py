@@ -202,7 +202,7 @@ def test_a_message_that_segfaults_is_parked_and_the_9999_around_it_are_done(
     count, killer = 10_000, 6_543
     house.conn.execute(
         "select kirby.write(jsonb_build_object('orders', jsonb_agg("
-        "         jsonb_build_object('v', n, 'k', 'k' || n % 100) order by n)))"
+        "         jsonb_build_object('v', n, 'k', 'k' || n %% 100) order by n)))"
         "  from generate_series(0, %s) n",
         [count - 1],
     )
