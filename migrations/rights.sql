@@ -12,11 +12,11 @@ grant execute on function
   kirby.publish(text, jsonb, text, jsonb),
   kirby.write(jsonb, jsonb),
   kirby.read(text, bigint, integer, timestamptz, timestamptz),
-  kirby.subscribe(text, text, text),
+  kirby.subscribe(text, text, text, text, integer),
   kirby.claim(integer, integer, interval),
-  kirby.settle(bigint, bigint, jsonb, jsonb, bigint, integer, interval),
+  kirby.settle(bigint, bigint, jsonb, jsonb, bigint, integer, interval, jsonb),
   kirby.renew(bigint, bigint, interval),
-  kirby.release(bigint, bigint),
+  kirby.release(bigint, bigint, boolean),
   kirby.get_entries(text, text[], text, text, integer)
 to kirby_worker, kirby_server;
 

@@ -20,7 +20,7 @@ WORKER = """
     loop.POLL = 0.2
     sums = kirby.state("sums")
 
-    @kirby.stream("inputs", to="outputs")
+    @kirby.stream("inputs", to="outputs", max_attempts=100)
     def handle(value, message):
         row = sums.get(message.key, {"count": 0, "sum": 0})
         until = time.monotonic() + float(os.environ["WORK"])  # so that it can be interrupted
@@ -41,6 +41,8 @@ UNSETTLED = """
         or exists (select from kirby.claim l
                     where l.subscription_id = s.id and l.lane = m.lane
                       and m.position between l.first and l.last)
+        or exists (select from kirby.due d
+                    where d.subscription_id = s.id and d.position = m.position)
 """
 
 
@@ -154,8 +156,8 @@ MUTANTS = {
         "twice",
     ),
     "a settled part that is delivered again": (
-        "settle",
-        {"set first = p_upto + 1, lease_until": "set lease_until"},
+        "finish",
+        {"set first = p_upto + 1, upto": "set upto"},
         "kill",
         "twice",
     ),
@@ -166,7 +168,7 @@ MUTANTS = {
         "twice",
     ),
     "an expired claim that is dropped": (
-        "take_lane",
+        "take_expired",
         {"begin\n": "begin\n  delete from kirby.claim e where e.lease_until <= kirby.now();\n"},
         "kill",
         "missing",

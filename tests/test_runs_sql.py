@@ -266,8 +266,8 @@ def test_the_claims_of_an_ended_run_are_free_and_fenced(jobs, status):
         with t as (insert into kirby.topic (environment_id, name) values (1, 'x') returning id),
              s as (insert into kirby.subscription (topic_id, name, mode)
                    select id, 'reader', 'ordered' from t returning id)
-        insert into kirby.claim (subscription_id, lane, first, last, run_id, lease_until)
-        select id, 0, 1, 9, %s, 'infinity' from s returning fence
+        insert into kirby.claim (subscription_id, lane, first, last, upto, run_id, lease_until)
+        select id, 0, 1, 9, 9, %s, 'infinity' from s returning fence
         """,
         run_id,
     )
@@ -275,8 +275,9 @@ def test_the_claims_of_an_ended_run_are_free_and_fenced(jobs, status):
     record(jobs, run_id, f"run_{status}")
 
     assert jobs.value(
-        "select lease_until = '-infinity' and fence > %s from kirby.claim where run_id = %s",
-        before, run_id,
+        "select lease_until = '-infinity' and fence > %s and suspect = %s"
+        "  from kirby.claim where run_id = %s",
+        before, status in ("failed", "timed_out"), run_id,
     )  # fmt: skip
 
 

@@ -359,8 +359,8 @@ def test_a_killed_daemon_is_replaced_and_its_claims_are_free(runs, supervise):
                    returning id),
              s as (insert into kirby.subscription (topic_id, name, mode)
                    select id, 'reader', 'ordered' from t returning id)
-        insert into kirby.claim (subscription_id, lane, first, last, run_id, lease_until)
-        select id, 0, 1, 9, %s, 'infinity' from s returning id
+        insert into kirby.claim (subscription_id, lane, first, last, upto, run_id, lease_until)
+        select id, 0, 1, 9, 9, %s, 'infinity' from s returning id
         """,
         victim["id"],
     )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from psycopg.types.json import Jsonb
 
 from kirby.core.db import Connection, kirby_errors
 
 LEASE = timedelta(seconds=15)
 
-SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s)"
+SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s, %s, %s)"
 CLAIM = """
     select claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at
       from kirby.claim(%s, %s, %s)
 """
 SETTLE = """
     select topics, claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at
-      from kirby.settle(%s, %s, %s::jsonb, %s::jsonb, p_upto => %s, p_next => %s, p_lease => %s)
+      from kirby.settle(%s, %s, %s::jsonb, %s::jsonb, p_upto => %s, p_next => %s, p_lease => %s,
+                        p_failures => %s)
 """
 RENEW = "select kirby.renew(%s, %s, %s)"
-RELEASE = "select kirby.release(%s, %s)"
+RELEASE = "select kirby.release(%s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,22 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A message that is not done: ``retry``, ``park``, or ``wait`` for the one that holds its key.
+
+    ``pause``: seconds before a retry, else a back-off.
+    """
+
+    position: int
+    action: str
+    error: str | None = None
+    pause: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        return {"p": self.position, "a": self.action, "e": self.error, "d": self.pause}
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What a settle did: the topics that were written to, and the next batch if there was one."""
 
@@ -49,10 +69,22 @@ class Settled:
     next: Batch | None
 
 
-def subscribe(conn: Connection, topic: str, name: str, mode: str = "ordered") -> tuple[int, int]:
-    """Open a subscription, at the topic's beginning if it is new; its id and the topic's."""
+def subscribe(
+    conn: Connection,
+    topic: str,
+    name: str,
+    mode: str = "ordered",
+    *,
+    on_failure: str | None = None,
+    max_attempts: int | None = None,
+) -> tuple[int, int]:
+    """Open a subscription, at the topic's beginning if it is new; its id and the topic's.
+
+    ``on_failure`` ("block" or "park") and ``max_attempts`` are changed if they are given.
+    """
+    params = [topic, name, mode, on_failure, max_attempts]
     with kirby_errors():
-        [(subscription_id, topic_id)] = conn.execute(SUBSCRIBE, [topic, name, mode]).fetchall()
+        [(subscription_id, topic_id)] = conn.execute(SUBSCRIBE, params).fetchall()
     return subscription_id, topic_id
 
 
@@ -71,13 +103,16 @@ def settle(
     mutations: str = "{}",
     upto: int | None = None,
     next: int = 0,
+    failures: Sequence[Failure] = (),
 ) -> Settled:
     """Acknowledge a batch (up to a position) together with what its handler wrote.
 
-    With ``next``, claim the next batch of at most so many messages in the same round trip.
+    ``failures`` are delivered again by themselves, or parked. With ``next``, claim the next batch
+    of at most so many messages in the same round trip.
     Raises Fenced (lost to another worker) or Conflict (a state moved on); then nothing is written.
     """
     params = [batch.claim_id, batch.fence, messages, mutations, upto, next, LEASE]
+    params.append(Jsonb([failure.document() for failure in failures]))
     with kirby_errors():
         [(topics, *following)] = conn.execute(SETTLE, params).fetchall()
     return Settled(topics or [], Batch(*following) if following[0] is not None else None)
@@ -89,7 +124,7 @@ def renew(conn: Connection, batch: Batch) -> None:
         conn.execute(RENEW, [batch.claim_id, batch.fence, LEASE])
 
 
-def release(conn: Connection, batch: Batch) -> None:
-    """Give the claim back at once, unsettled."""
+def release(conn: Connection, batch: Batch, *, suspect: bool = False) -> None:
+    """Give the claim back at once, unsettled; ``suspect`` if its handling broke off."""
     with kirby_errors():
-        conn.execute(RELEASE, [batch.claim_id, batch.fence])
+        conn.execute(RELEASE, [batch.claim_id, batch.fence, suspect])

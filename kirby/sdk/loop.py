@@ -5,25 +5,36 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import psycopg
 
 from kirby.core import subscriptions
-from kirby.core.errors import Conflict, Fenced, Invalid, KirbyError, Unavailable
-from kirby.core.subscriptions import Batch
+from kirby.core.errors import (
+    Conflict,
+    Denied,
+    Fenced,
+    Invalid,
+    KirbyError,
+    Unavailable,
+    WrongSchema,
+)
+from kirby.core.subscriptions import Batch, Failure
 from kirby.sdk import session, work
 from kirby.sdk.messages import Message
-from kirby.sdk.streams import REGISTERED, Stream
+from kirby.sdk.streams import DEFAULT, REGISTERED, Policy, Stream
 
 POLL = 1.0  # seconds between looks when no notification comes
 SLICE = 0.25  # seconds of work after which a batch is settled as far as it is done
 SLICE_BYTES = 16 * 1024 * 1024  # of published messages after which it is settled as well
 FIRST_LIMIT = 100
 MAX_LIMIT = 1000
+MAX_ERROR = 8000  # characters of a traceback that are kept with a failed message
 
 
 class Stop:
@@ -52,10 +63,13 @@ class Stop:
 class Consumer:
     """One subscription of this process: the batch it holds, and how to get the next."""
 
-    def __init__(self, mine: session.Session, topic: str, name: str, limit: int) -> None:
+    def __init__(
+        self, mine: session.Session, topic: str, name: str, limit: int, policy: Policy = DEFAULT
+    ) -> None:
         self._session = mine
         self._topic = topic
         self._name = name
+        self._policy = policy
         self.limit = limit
         self.batch: Batch | None = None
         self.first = 0  # the first message of the batch that is not settled
@@ -64,7 +78,14 @@ class Consumer:
         mine.persist(lambda: mine.listen(topic_id))
 
     def _subscribe(self) -> tuple[int, int]:
-        return subscriptions.subscribe(self._session.connection, self._topic, self._name)
+        return subscriptions.subscribe(
+            self._session.connection,
+            self._topic,
+            self._name,
+            "ordered" if self._policy.ordered else "shared",
+            on_failure=self._policy.on_failure,
+            max_attempts=self._policy.max_attempts,
+        )
 
     def claim(self) -> Batch | None:
         """The batch that is held, a new one if need be; None if there is nothing to do."""
@@ -84,6 +105,12 @@ class Consumer:
             self.limit = max(1, self.limit // 10)
             return self._persist_claim()
 
+    def await_database(self) -> None:
+        """Return when the database answers, or when it is time to stop. Raises Unavailable then."""
+        mine = self._session
+        mine.drop()
+        mine.persist(lambda: mine.connection, lambda: self.stop.asked)
+
     def _hold(self, batch: Batch | None) -> None:
         self.batch, self.first = batch, 0
 
@@ -95,7 +122,7 @@ class Consumer:
         """
         last = self.first + count
         whole = last == len(batch.positions)
-        upto = None if whole else batch.positions[last - 1]
+        upto = batch.positions[last - 1]
         try:
             settled = self._persist_settle(batch, done, upto, self.limit if whole and more else 0)
         except Fenced:
@@ -108,7 +135,7 @@ class Consumer:
             self.first = last
 
     def _persist_settle(
-        self, batch: Batch, done: work.Work, upto: int | None, next: int
+        self, batch: Batch, done: work.Work, upto: int, next: int
     ) -> subscriptions.Settled:
         messages, mutations = done.messages(), done.mutations()
         try:
@@ -120,6 +147,7 @@ class Consumer:
                     mutations=mutations,
                     upto=upto,
                     next=next,
+                    failures=done.failures,
                 )
             )
         except Invalid:
@@ -133,12 +161,15 @@ class Consumer:
             with contextlib.suppress(KirbyError, psycopg.Error):
                 subscriptions.renew(self._session.connection, batch)
 
-    def release(self) -> None:
-        """Give back what is not settled, so that others need not wait for the lease to end."""
+    def release(self, *, suspect: bool = False) -> None:
+        """Give back what is not settled, so that others need not wait for the lease to end.
+
+        ``suspect``: the handling broke off, so the messages come again one by one, and are counted.
+        """
         if (batch := self.batch) is not None:
             self._hold(None)
             with contextlib.suppress(KirbyError):
-                subscriptions.release(self._session.connection, batch)
+                subscriptions.release(self._session.connection, batch, suspect=suspect)
 
 
 class Renewal:
@@ -161,12 +192,35 @@ class Renewal:
                 consumer.renew()
 
 
+class Held:
+    """The keys of a batch that a failed message holds: later ones of them wait for it."""
+
+    def __init__(self, claim_id: int = 0, keys: frozenset[str] = frozenset()) -> None:
+        self._claim_id = claim_id
+        self._keys = set(keys)
+
+    def of(self, batch: Batch) -> Held:
+        """A copy for the next slice of this batch; empty for another batch."""
+        if batch.claim_id != self._claim_id:
+            return Held(batch.claim_id)
+        return Held(batch.claim_id, frozenset(self._keys))
+
+    def has(self, key: str | None) -> bool:
+        return key in self._keys
+
+    def add(self, key: str | None) -> None:
+        if key is not None:
+            self._keys.add(key)
+
+
 class Server:
     """Serves one stream: takes its batches through the handler and settles them."""
 
     def __init__(self, mine: session.Session, stream: Stream, name: str) -> None:
         self.stream = stream
-        self.consumer = Consumer(mine, stream.topic, name, stream.batch or FIRST_LIMIT)
+        limit = stream.batch or FIRST_LIMIT
+        self.consumer = Consumer(mine, stream.topic, name, limit, stream.policy)
+        self._held = Held()
 
     def step(self) -> bool:
         """Handle and settle one slice of work; False if there was none."""
@@ -174,39 +228,72 @@ class Server:
         if batch is None:
             return False
         started = time.monotonic()
-        done, count, error = self._handle(batch, self.consumer.first)
+        held = self._held.of(batch)
+        done, count = self._handle(batch, self.consumer.first, held)
         if count:
             try:
-                more = error is None and not self.consumer.stop.asked
-                self.consumer.settle(batch, done, count, more=more)
+                self.consumer.settle(batch, done, count, more=not self.consumer.stop.asked)
             except Conflict:
                 return True  # a state moved on: the same messages again, on its newer version
-        if error is not None:
-            raise error
+            self._held = held
+        else:
+            self.consumer.await_database()
         self._adapt(count, time.monotonic() - started)
         return True
 
-    def _handle(self, batch: Batch, first: int) -> tuple[work.Work, int, Exception | None]:
-        """Run the handler until the batch ends, it is enough, or it fails: what, and how many."""
+    def _handle(self, batch: Batch, first: int, held: Held) -> tuple[work.Work, int]:
+        """Run the handler until the batch ends or it is enough: what was done, and how many.
+
+        A message that fails leaves nothing behind but a failure; those of its key wait for it.
+        """
         total = len(batch.positions) - first
         width = total if self.stream.batch is not None else 1
         until = time.monotonic() + SLICE
         with work.entered(work.Work()) as done:
             for count in range(0, total, width):
-                at = first + count
+                at = range(first + count, first + count + width)
                 try:
-                    self.stream.handle(done, batch, at, at + width - 1)
-                except Exception as error:
+                    self._handle_some(done, batch, at, held)
+                except Unavailable:
                     done.undo()
-                    error.add_note(
-                        f"kirby: while handling message {batch.positions[at]} of topic"
-                        f" {self.stream.topic} (key {batch.keys[at]!r}); it will be delivered again"
-                    )
-                    return done, count, error
+                    return done, count  # the database went away: nobody's fault, tried again
                 enough = done.size >= SLICE_BYTES or time.monotonic() >= until
                 if enough or self.consumer.stop.asked:
-                    return done, count + width, None
-        return done, total, None
+                    return done, count + width
+        return done, total
+
+    def _handle_some(self, done: work.Work, batch: Batch, at: range, held: Held) -> None:
+        """Handle one message, or a list of them, and note what failed."""
+        if len(at) == 1 and held.has(batch.keys[at[0]]):
+            done.failures.append(Failure(batch.positions[at[0]], "wait"))
+            return
+        try:
+            self.stream.handle(done, batch, at[0], at[-1])
+        except (Unavailable, Denied, WrongSchema):
+            raise
+        except Exception as error:
+            done.undo()
+            self._fail(done, batch, at, held, error)
+
+    def _fail(self, done: work.Work, batch: Batch, at: range, held: Held, error: Exception) -> None:
+        """File a failure for each message; of a list, each is then tried by itself."""
+        action = self.stream.policy.action(error)
+        if action == "ignore":
+            return
+        text = "".join(traceback.format_exception(error))
+        print(
+            f"kirby: message {batch.positions[at[0]]} of topic {self.stream.topic} (key"
+            f" {batch.keys[at[0]]!r}) failed at attempt {batch.attempt}:\n{text}",
+            file=sys.stderr, end="", flush=True,
+        )  # fmt: skip
+        pause = 0.0 if len(at) > 1 else None
+        for index in at:
+            key = batch.keys[index]
+            held_back = self.stream.policy.ordered and held.has(key)
+            mine = "wait" if held_back else action
+            done.failures.append(Failure(batch.positions[index], mine, text[-MAX_ERROR:], pause))
+            if self.stream.policy.ordered:
+                held.add(key)
 
     def _adapt(self, count: int, seconds: float) -> None:
         """Ask for as many messages as fit into a slice: small batches for slow handlers."""
@@ -218,8 +305,9 @@ class Server:
 def run() -> None:
     """Serve every stream of this process until SIGTERM, then finish the message at hand and return.
 
-    A handler that raises ends the run with that error, after what came before it is settled: the
-    message is delivered again, to whoever asks next. Raises Invalid if there is nothing to serve.
+    A message whose handler raises is delivered again after a pause, by itself, and parked after
+    its last attempt; meanwhile the messages of its key wait, the others go on. Raises Invalid if
+    there is nothing to serve.
     """
     if not REGISTERED:
         raise Invalid("kirby.run() has nothing to serve: decorate a function with @kirby.stream")
@@ -238,6 +326,10 @@ def run() -> None:
             except Unavailable:
                 if not stop.asked:
                     raise
+            except BaseException:  # a handler that left the process, or a second Ctrl-C
+                for consumer in consumers:
+                    consumer.release(suspect=True)
+                raise
             finally:
                 for consumer in consumers:
                     consumer.release()
@@ -276,6 +368,9 @@ def consume(topic: str, name: str | None) -> Iterator[Message]:
                     idle(mine, consumer.stop)
                 else:
                     yield from _deliver(consumer, batch, topic)
+        except GeneratorExit:  # the loop was left with a message in its hands
+            consumer.release(suspect=True)
+            raise
         finally:
             consumer.release()
             mine.notifier.close()

@@ -18,6 +18,26 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What becomes of a message whose handler raises, and whether keys keep their order."""
+
+    ordered: bool = True
+    on_failure: str = "block"
+    max_attempts: int = 3
+    park: tuple[type[Exception], ...] = ()
+    ignore: tuple[type[Exception], ...] = ()
+
+    def action(self, error: Exception) -> str:
+        """What to do about this error: retry, park or ignore."""
+        if isinstance(error, self.ignore):
+            return "ignore"
+        return "park" if isinstance(error, self.park) else "retry"
+
+
+DEFAULT = Policy()
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """A function that handles the messages of a topic, one by one or in lists."""
 
@@ -27,6 +47,7 @@ class Stream:
     name: str | None
     batch: int | None
     wants: tuple[bool, ...]  # for each parameter: the message (True) or its value (False)
+    policy: Policy = DEFAULT
 
     def handle(self, done: work.Work, batch: Batch, first: int, last: int) -> None:
         """Handle messages ``first`` to ``last`` of a batch (one, or a whole list)."""
@@ -74,7 +95,16 @@ REGISTERED: list[Stream] = []
 
 
 def stream(
-    topic: str, to: str | None = None, *, batch: int | None = None, name: str | None = None
+    topic: str,
+    to: str | None = None,
+    *,
+    batch: int | None = None,
+    name: str | None = None,
+    ordered: bool = True,
+    on_failure: str = "block",
+    max_attempts: int = 3,
+    park: tuple[type[Exception], ...] = (),
+    ignore: tuple[type[Exception], ...] = (),
 ) -> Callable[[Function], Function]:
     """Let a function handle every message of ``topic``, each exactly once.
 
@@ -82,7 +112,18 @@ def stream(
     returns is published to ``to`` with the key of the message: None for nothing, a value, an
     ``Out``, or an iterator of those. With ``batch=500`` it gets lists of up to so many. The
     subscription is named after the job, or ``name``. ``kirby.run()`` serves it.
+
+    A message whose handler raises is delivered again by itself, after a pause that grows, and
+    parked after ``max_attempts``, or at once for an error of ``park``; for one of ``ignore`` it is
+    done. Meanwhile later messages of its key wait, and no others. ``on_failure``: once it is
+    parked, its key goes on waiting ("block") or does without it ("park"). With ``ordered=False``
+    there is no order: any number of workers take from the topic as from a queue.
     """
+    if on_failure not in ("block", "park"):
+        raise Invalid(f"on_failure is {on_failure!r}: block or park")
+    if not 1 <= max_attempts <= 1000:
+        raise Invalid(f"max_attempts is {max_attempts}: from 1 to 1000")
+    policy = Policy(ordered, on_failure, max_attempts, park, ignore)
     if batch is not None and not 1 <= batch <= 10_000:
         raise Invalid(f"batch is {batch}: from 1 to 10000")
     topics.checked_name(topic)
@@ -90,7 +131,7 @@ def stream(
         topics.checked_name(to)
 
     def register(function: Function) -> Function:
-        REGISTERED.append(Stream(function, topic, to, name, batch, wants(function)))
+        REGISTERED.append(Stream(function, topic, to, name, batch, wants(function), policy))
         return function
 
     return register

@@ -11,6 +11,7 @@ from typing import Any
 
 from kirby.core import payload
 from kirby.core.errors import Invalid
+from kirby.core.subscriptions import Failure
 
 MAX_KEY = 1024  # bytes; an index of PostgreSQL holds keys of less than 2704
 MAX_MESSAGES = 128 * 1024 * 1024  # bytes of one document; jsonb holds less than 256 MB
@@ -37,6 +38,7 @@ class Work:
 
     parents: tuple[int, ...] = ()
     changes: dict[tuple[str, str], Change] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)  # of messages that are not done
     size: int = 0  # bytes of the messages
     _messages: list[tuple[str, str]] = field(default_factory=list)
     _undo: list[tuple[tuple[str, str], Change | None]] = field(default_factory=list)

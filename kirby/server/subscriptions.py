@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
-from kirby.server import query
+from kirby.server import query, topics
 from kirby.server.environments import Environment
 
 COUNTED = 10_000  # beyond it a lag is shown as "10,000+"
 
 # Behind: not handed out yet. Waiting: the oldest message that is not handed out or not settled.
 SUBSCRIPTIONS = """
-    select s.id, s.name, t.name as topic, s.mode, s.created_at,
+    select s.id, s.name, t.name as topic, s.mode, s.on_failure, s.max_attempts, s.paused_at,
+           s.created_at,
            least(lag.behind, %(counted)s) as behind, lag.behind > %(counted)s as more,
            held.claims, due.retries, due.parked,
            least(oldest.at, held.oldest) as oldest,
@@ -55,6 +57,21 @@ SUBSCRIPTIONS = """
      order by t.name, s.name
 """
 
+# Those that do not go on by themselves first.
+UNDONE = """
+    select d.position, d.key, d.reason, d.attempt, d.due_at = 'infinity' as waits,
+           nullif(d.due_at, 'infinity') as due_at, d.parked_at, d.error, m.payload
+      from kirby.due d
+      join kirby.message m on m.topic_id = %(topic_id)s and m.position = d.position
+                          and m.lane = d.lane
+     where d.subscription_id = %(id)s
+     order by d.parked_at nulls last, d.due_at, d.position
+     limit %(limit)s
+"""
+UNPARK = "select kirby.unpark(%(id)s, %(positions)s, %(actor)s)"
+DROP = "select kirby.drop_parked(%(id)s, %(positions)s, %(actor)s)"
+PAUSE = "select kirby.pause_subscription(%(id)s, %(paused)s, %(actor)s)"
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
@@ -65,6 +82,9 @@ class Subscription:
     name: str
     topic: str
     mode: str
+    on_failure: str
+    max_attempts: int
+    paused_at: datetime | None
     created_at: datetime
     behind: int
     more: bool
@@ -87,3 +107,61 @@ def listing(
         topic=topic,
         counted=COUNTED,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A message that is delivered by itself: parked, to be tried again, or waiting for its key."""
+
+    position: int
+    key: str | None
+    reason: str
+    attempt: int
+    waits: bool
+    due_at: datetime | None
+    parked_at: datetime | None
+    error: str | None
+    payload: Any
+
+    @property
+    def status(self) -> str:
+        """In a word: parked, waiting, or when it is tried again."""
+        if self.parked_at is not None:
+            return "parked"
+        return "waiting" if self.reason == "waiting" else "in hands" if self.waits else "retry"
+
+
+def get(conn: Connection, environment: Environment, topic: str, name: str) -> Subscription:
+    """The subscription of that name; raises NotFound with the closest one."""
+    found = listing(conn, environment, topic=topic)
+    for each in found:
+        if each.name == name:
+            return each
+    raise query.missing(f"subscription of topic {topic}:", name, [each.name for each in found])
+
+
+def undone(
+    conn: Connection, environment: Environment, subscription: Subscription, *, limit: int = 50
+) -> list[Undone]:
+    """What is parked, due again, or waiting for a message of its key; the parked ones first."""
+    topic_id = topics.get(conn, environment, subscription.topic).id
+    return query.rows(conn, Undone, UNDONE, id=subscription.id, topic_id=topic_id, limit=limit)
+
+
+def unpark(
+    conn: Connection, subscription: Subscription, positions: list[int] | None, *, actor: str
+) -> int:
+    """Deliver parked messages again, all or those named; audited. Returns how many."""
+    return int(query.value(conn, UNPARK, id=subscription.id, positions=positions, actor=actor))
+
+
+def drop(
+    conn: Connection, subscription: Subscription, positions: list[int] | None, *, actor: str
+) -> int:
+    """Give up on parked messages, all or those named; audited. Returns how many."""
+    return int(query.value(conn, DROP, id=subscription.id, positions=positions, actor=actor))
+
+
+def pause(conn: Connection, subscription: Subscription, paused: bool, *, actor: str) -> None:
+    """Hand out nothing more until it is resumed; audited."""
+    query.value(conn, PAUSE, id=subscription.id, paused=paused, actor=actor)

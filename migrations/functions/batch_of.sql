@@ -1,5 +1,5 @@
 -- A claimed range as one row: its messages as arrays of the same length, payloads as one JSON
--- document. In the order of positions; those that were handed out and settled before are not in it.
+-- document. In the order of positions; those that are delivered by themselves are not in a range.
 create or replace function kirby.batch_of(
   p_claim kirby.claim,
   p_topic_id integer,
@@ -28,6 +28,9 @@ begin
     from kirby.message m
    where m.topic_id = p_topic_id
      and m.lane = p_claim.lane
-     and m.position between p_claim.first and p_claim.last;
+     and m.position between p_claim.first and p_claim.upto
+     and (p_claim.kind = 'due' or not exists (
+           select from kirby.due d
+            where d.subscription_id = p_claim.subscription_id and d.position = m.position));
 end;
 $$;

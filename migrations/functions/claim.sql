@@ -17,9 +17,9 @@ declare
   v_claim kirby.claim;
 begin
   select * into v_own from kirby.own_subscription(p_subscription_id);
-  v_claim := kirby.take_lane(p_subscription_id, v_own.topic_id, v_own.run_id, p_limit, p_lease);
+  v_claim := kirby.take(v_own.subscription, v_own.run_id, p_limit, p_lease);
   if v_claim.id is not null then
-    return query select b.* from kirby.batch_of(v_claim, v_own.topic_id) b;
+    return query select b.* from kirby.batch_of(v_claim, (v_own.subscription).topic_id) b;
   end if;
 end;
 $$;

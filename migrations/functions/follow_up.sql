@@ -10,7 +10,10 @@ declare
   v_kind    text;
 begin
   update kirby.token set revoked_at = kirby.now() where run_id = p_run.id and revoked_at is null;
-  update kirby.claim set lease_until = '-infinity', fence = nextval('kirby.fence') where run_id = p_run.id;
+  update kirby.claim
+     set lease_until = '-infinity', fence = nextval('kirby.fence'),
+         suspect = suspect or p_run.status in ('failed', 'timed_out') and p_run.cancel_at is null
+   where run_id = p_run.id;
 
   select v.* into v_version
     from kirby.deployment d

@@ -1,7 +1,7 @@
 -- The subscription, if it is in the environment of whoever asks. KB002 otherwise; KB003.
 create or replace function kirby.own_subscription(
   p_subscription_id integer,
-  out topic_id integer,
+  out subscription kirby.subscription,
   out environment_id smallint,
   out run_id bigint
 )
@@ -14,7 +14,7 @@ begin
   select * into v_who from kirby.principal();
   environment_id := v_who.environment_id;
   run_id := v_who.run_id;
-  select t.id into topic_id
+  select s.* into subscription
     from kirby.subscription s join kirby.topic t on t.id = s.topic_id
    where s.id = p_subscription_id and t.environment_id = v_who.environment_id;
   if not found then

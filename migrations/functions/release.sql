@@ -1,6 +1,10 @@
 -- Give a claim back at once, unsettled: its messages go to whoever asks next. Nothing happens if it
--- was lost already.
-create or replace function kirby.release(p_claim_id bigint, p_fence bigint)
+-- was lost already. p_suspect: its handling broke off, so it is handed out message by message.
+create or replace function kirby.release(
+  p_claim_id bigint,
+  p_fence bigint,
+  p_suspect boolean default false
+)
   returns void
   language plpgsql
   volatile
@@ -12,7 +16,7 @@ declare
 begin
   select * into v_who from kirby.principal();
   update kirby.claim c set lease_until = '-infinity', fence = nextval('kirby.fence'),
-                           attempt = greatest(c.attempt - 1, 0)
+                           suspect = p_suspect
    where c.id = p_claim_id and c.fence = p_fence
      and c.subscription_id in (select s.id from kirby.subscription s
                                  join kirby.topic t on t.id = s.topic_id

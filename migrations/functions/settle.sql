@@ -1,8 +1,9 @@
 -- Acknowledge a claim: what its handler published and the states it changed become visible together
 -- with the acknowledgement, in one transaction, or not at all.
 --
--- p_upto: the last position that is done; NULL for the whole claim. The rest stays claimed.
+-- p_upto: the last position that is done; NULL for all that was handed out. The rest stays claimed.
 -- Asked again for what is settled already (the answer was lost with a connection): nothing happens.
+-- p_failures: what failed of it, as in file_failures; it is delivered again by itself, or parked.
 -- p_next: claim the next batch of the subscription in the same round trip, of at most so many messages.
 -- Documents as in append_messages and append_mutations. Returns the ids of the topics that were written
 -- to (to be notified after the commit), and the next batch if there is one.
@@ -14,7 +15,8 @@ create or replace function kirby.settle(
   p_mutations jsonb default '{}',
   p_upto bigint default null,
   p_next integer default 0,
-  p_lease interval default '30 seconds'
+  p_lease interval default '30 seconds',
+  p_failures jsonb default '[]'
 )
   returns table (topics integer[], claim_id bigint, fence bigint, attempt smallint, positions bigint[],
                  keys text[], payloads json, headers json, recorded_at timestamptz[])
@@ -47,21 +49,21 @@ begin
     perform kirby.append_mutations(v_own.environment_id, v_own.run_id, p_mutations);
   end if;
 
-  if p_upto < v_claim.last then
-    update kirby.claim c set first = p_upto + 1, lease_until = kirby.now() + p_lease, attempt = 1
-     where c.id = p_claim_id;
-  else
-    delete from kirby.claim c where c.id = p_claim_id;
-    if p_next > 0 then
-      v_next := kirby.take_lane(v_claim.subscription_id, v_own.topic_id, v_own.run_id, p_next, p_lease);
-    end if;
+  if p_failures <> '[]' then
+    perform kirby.file_failures(v_own.subscription, v_claim, p_failures);
+  end if;
+
+  v_next := kirby.finish(v_own.subscription, v_claim, coalesce(p_upto, v_claim.upto),
+                         p_next > 0, p_lease);
+  if v_next.id is null and p_next > 0 and coalesce(p_upto, v_claim.upto) = v_claim.upto then
+    v_next := kirby.take(v_own.subscription, v_own.run_id, p_next, p_lease);
   end if;
 
   if v_next.id is null then
     return query select settle.topics, null::bigint, null::bigint, null::smallint, null::bigint[],
                         null::text[], null::json, null::json, null::timestamptz[];
   else
-    return query select settle.topics, b.* from kirby.batch_of(v_next, v_own.topic_id) b;
+    return query select settle.topics, b.* from kirby.batch_of(v_next, (v_own.subscription).topic_id) b;
   end if;
 end;
 $$;

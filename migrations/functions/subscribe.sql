@@ -1,9 +1,13 @@
--- Open a subscription of a topic under a name, from the topic's beginning if it is new.
+-- Open a subscription of a topic under a name, from the topic's beginning if it is new. What is to
+-- happen to a message that fails (p_on_failure: block its key, or park and go on; p_max_attempts) is
+-- changed if it is given.
 -- KB006: it exists with another mode. KB001: a bad name. KB003.
 create or replace function kirby.subscribe(
   p_topic text,
   p_name text,
   p_mode text default 'ordered',
+  p_on_failure text default null,
+  p_max_attempts integer default null,
   out subscription_id integer,
   out topic_id integer
 )
@@ -21,6 +25,11 @@ begin
   elsif p_mode not in ('ordered', 'shared') then
     perform kirby.fail('KB001', format('%L is not a mode of a subscription: ordered or shared', p_mode));
   end if;
+  if p_on_failure not in ('block', 'park') then
+    perform kirby.fail('KB001', format('%L is not what can be done on a failure: block or park', p_on_failure));
+  elsif p_max_attempts not between 1 and 1000 then
+    perform kirby.fail('KB001', format('max_attempts is %s: from 1 to 1000', p_max_attempts));
+  end if;
   select * into v_who from kirby.principal();
   topic_id := kirby.topic_id(v_who.environment_id, p_topic);
 
@@ -31,6 +40,13 @@ begin
   if v_mode <> p_mode then
     perform kirby.fail('KB006', format('subscription %s of topic %s is %s, not %s', p_name, p_topic, v_mode, p_mode));
   end if;
+
+  update kirby.subscription s
+     set on_failure = coalesce(p_on_failure, s.on_failure),
+         max_attempts = coalesce(p_max_attempts, s.max_attempts)
+   where s.id = subscribe.subscription_id
+     and (s.on_failure, s.max_attempts) is distinct from
+         (coalesce(p_on_failure, s.on_failure), coalesce(p_max_attempts, s.max_attempts));
 
   insert into kirby.cursor (subscription_id, lane)
   select subscribe.subscription_id, l.lane

@@ -16,11 +16,14 @@ create table kirby.topic (
 );
 
 create table kirby.subscription (
-  id         integer     generated always as identity primary key,
-  topic_id   integer     not null references kirby.topic,
-  name       text        collate "C" not null check (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$'),
-  mode       text        not null default 'ordered' check (mode in ('ordered', 'shared')),
-  created_at timestamptz not null default clock_timestamp(),
+  id           integer     generated always as identity primary key,
+  topic_id     integer     not null references kirby.topic,
+  name         text        collate "C" not null check (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$'),
+  mode         text        not null default 'ordered' check (mode in ('ordered', 'shared')),
+  on_failure   text        not null default 'block' check (on_failure in ('block', 'park')),
+  max_attempts smallint    not null default 3 check (max_attempts between 1 and 1000),
+  paused_at    timestamptz,
+  created_at   timestamptz not null default clock_timestamp(),
   unique (topic_id, name)
 );
 
@@ -34,7 +37,9 @@ create table kirby.cursor (
 
 create sequence kirby.fence as bigint;
 
--- A range of one lane that a worker holds. The fence changes hands with it.
+-- What a worker holds: a range of one lane, or one message that is delivered again. The fence changes
+-- hands with it. upto is as far as it is handed out; attempt counts the deliveries of the message at
+-- first. A suspect claim's holder died with it: it is handed out message by message.
 create table kirby.claim (
   id              bigint      generated always as identity primary key,
   subscription_id integer     not null references kirby.subscription on delete cascade,
@@ -44,12 +49,17 @@ create table kirby.claim (
   run_id          bigint,
   fence           bigint      not null default nextval('kirby.fence'),
   lease_until     timestamptz not null,
-  attempt         smallint    not null default 1
+  attempt         smallint    not null default 1,
+  kind            text        not null default 'range' check (kind in ('range', 'due')),
+  suspect         boolean     not null default false,
+  upto            bigint      not null check (upto between first and last)
 ) with (fillfactor = 50);
 create index claim_lane on kirby.claim (subscription_id, lane);
 create index claim_run  on kirby.claim (run_id) where run_id is not null;
 
--- Messages that are to be delivered again, later; parked ones (dead letters) wait for a person.
+-- Messages that are delivered by themselves: failed ones that are tried again, those of a key that wait
+-- behind one (due at infinity, until it is their turn), and parked ones (dead letters), which wait for a
+-- person. While one is in a worker's hands its due_at is infinity too; its claim brings it back.
 create table kirby.due (
   subscription_id integer     not null references kirby.subscription on delete cascade,
   position        bigint      not null,
@@ -58,10 +68,11 @@ create table kirby.due (
   attempt         smallint    not null default 0,
   due_at          timestamptz not null,
   parked_at       timestamptz,
-  reason          text        not null,
+  reason          text        not null check (reason in ('failed', 'killed', 'waiting', 'ready')),
   error           text,
   primary key (subscription_id, position)
 );
+create index due_key on kirby.due (subscription_id, key, position) where key is not null;
 create index due_next on kirby.due (subscription_id, due_at) where parked_at is null;
 
 create table kirby.state (

@@ -1,0 +1,43 @@
+-- Take what is done out of a claim. Returns the claim if the next piece of it is handed out now (p_more);
+-- if it is not wanted, the rest is given back.
+create or replace function kirby.finish(
+  p_subscription kirby.subscription,
+  p_claim kirby.claim,
+  p_upto bigint,
+  p_more boolean,
+  p_lease interval
+)
+  returns kirby.claim
+  language plpgsql
+  volatile
+as $$
+declare
+  v_claim kirby.claim;
+  v_key   text;
+begin
+  if p_claim.kind = 'due' then
+    delete from kirby.claim where id = p_claim.id;
+    -- A failure that was filed just now has a due_at, or is parked, or waits: it stays.
+    delete from kirby.due d
+     where d.subscription_id = p_subscription.id and d.position = p_claim.first
+       and d.due_at = 'infinity' and d.parked_at is null and d.reason <> 'waiting'
+    returning d.key into v_key;
+    perform kirby.free_key(p_subscription, v_key);
+    return null;
+  elsif p_upto >= p_claim.last or p_upto >= p_claim.upto and not p_claim.suspect then
+    delete from kirby.claim where id = p_claim.id;
+    return null;
+  end if;
+
+  update kirby.claim
+     set first = p_upto + 1, upto = greatest(upto, p_upto + 1), attempt = 1,
+         lease_until = case when p_upto < p_claim.upto or p_more then kirby.now() + p_lease
+                            else '-infinity' end
+   where id = p_claim.id
+  returning * into v_claim;
+  if p_upto < p_claim.upto or not p_more then
+    return null;  -- the worker has the rest of it in its hands, or wants no more
+  end if;
+  return kirby.open_claim(p_subscription, v_claim);
+end;
+$$;

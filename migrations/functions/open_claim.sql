@@ -1,0 +1,57 @@
+-- Decide what of a claim is handed out now; NULL (and the claim is gone) if nothing is left of it.
+-- Counts the delivery before it happens: a message that keeps killing the process that handles it is
+-- parked after max_attempts, and what is around it goes on.
+create or replace function kirby.open_claim(p_subscription kirby.subscription, p_claim kirby.claim)
+  returns kirby.claim
+  language plpgsql
+  volatile
+as $$
+declare
+  v_claim kirby.claim := p_claim;
+  v_next  bigint;
+  v_last  bigint;
+begin
+  if v_claim.kind = 'due' then
+    if not v_claim.suspect then
+      return v_claim;
+    elsif v_claim.attempt >= p_subscription.max_attempts then
+      delete from kirby.claim where id = v_claim.id;
+      perform kirby.park(p_subscription, v_claim.first, v_claim.attempt, 'killed', kirby.killed(v_claim));
+      return null;
+    end if;
+    update kirby.claim set attempt = attempt + 1 where id = v_claim.id returning * into v_claim;
+    update kirby.due set attempt = v_claim.attempt
+     where subscription_id = p_subscription.id and position = v_claim.first;
+    return v_claim;
+  end if;
+
+  perform kirby.hold_back(p_subscription, v_claim);
+  loop
+    select min(m.position), max(m.position) into v_next, v_last from kirby.message m
+     where m.topic_id = p_subscription.topic_id and m.lane = v_claim.lane
+       and m.position between v_claim.first and v_claim.last
+       and not exists (select from kirby.due d
+                        where d.subscription_id = p_subscription.id and d.position = m.position);
+    if v_next is null then
+      delete from kirby.claim where id = v_claim.id;
+      return null;
+    elsif not v_claim.suspect then
+      update kirby.claim set upto = v_last where id = v_claim.id returning * into v_claim;
+      return v_claim;
+    elsif v_claim.attempt < p_subscription.max_attempts then
+      update kirby.claim set first = v_next, upto = v_next, attempt = attempt + 1
+       where id = v_claim.id returning * into v_claim;
+      return v_claim;
+    end if;
+
+    perform kirby.park(p_subscription, v_next, v_claim.attempt, 'killed', kirby.killed(v_claim));
+    if v_next = v_claim.last then
+      delete from kirby.claim where id = v_claim.id;
+      return null;
+    end if;
+    update kirby.claim set first = v_next + 1, upto = last, attempt = 1
+     where id = v_claim.id returning * into v_claim;
+    perform kirby.hold_back(p_subscription, v_claim);
+  end loop;
+end;
+$$;
