@@ -88,7 +88,7 @@ def test_a_failed_message_comes_again_after_its_pause(house):
 
 
 def test_only_the_key_of_a_failed_message_waits(house):
-    a1, b1, a2 = house.publish("a", "b", "a")
+    a1, _, a2 = house.publish("a", "b", "a")
     house.settle(house.claim(), retry(a1), Failure(a2, "wait"))
     a3, b2 = house.publish("a", "b")
 
@@ -102,7 +102,7 @@ def test_only_the_key_of_a_failed_message_waits(house):
 
 
 def test_after_its_last_attempt_it_is_parked_and_holds_its_key(house):
-    a1, b1 = house.publish("a", "b")
+    a1, _ = house.publish("a", "b")
     house.settle(house.claim(), retry(a1))
     for _ in range(2):
         house.later()
@@ -174,7 +174,7 @@ def test_a_message_that_kills_is_parked_and_the_others_are_done(house):
 
 
 def test_a_retried_message_that_kills_is_parked_too(house):
-    one, two = house.publish("a", "b")
+    one, _ = house.publish("a", "b")
     house.settle(house.claim(), retry(one))
     house.later()
     deaths = 0
@@ -247,7 +247,7 @@ def test_shared_subscriptions_hand_out_several_ranges_of_a_lane(house):
 
     batches = [house.claim(2), house.claim(2)]
 
-    assert sorted(sum((batch.positions for batch in batches), [])) == positions
+    assert sorted(batches[0].positions + batches[1].positions) == positions
     house.settle(batches[0], retry(batches[0].positions[0]))
     house.settle(batches[1])
     house.later()
