@@ -10,9 +10,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "kirby" and error.name != "kirby.server":
             raise
-        sys.exit(
-            f"kirby: {error.name} is missing: pip install 'kirby[server]' has the command line"
-        )
+        sys.exit(f"kirby: the command line needs {error.name}: pip install 'kirby[server]'")
     except KeyboardInterrupt:
         sys.exit(130)
     command_line()

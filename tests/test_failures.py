@@ -81,7 +81,9 @@ def test_a_message_that_fails_is_tried_again_with_nothing_left_of_the_first_try(
     assert len(tries) == 3
     assert sdk.values("copies") == []
     assert parked(sdk) == []
-    assert "ZeroDivisionError: seven" in capfd.readouterr().err
+    errors = capfd.readouterr().err
+    assert "ZeroDivisionError: seven" in errors
+    assert "kirby/sdk" not in errors, "the traceback begins in the handler"
 
 
 @pytest.mark.parametrize("policy", ["block", "park"])

@@ -65,9 +65,7 @@ def test_without_the_server_the_command_says_what_to_install(how):
     assert done.returncode == 1
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
-    assert line == (
-        "kirby: kirby.server is missing: pip install 'kirby[server]' has the command line"
-    )
+    assert line == ("kirby: the command line needs kirby.server: pip install 'kirby[server]'")
 
 
 def test_a_mistake_of_our_own_is_not_taken_for_a_missing_package():

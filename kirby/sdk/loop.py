@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 import psycopg
@@ -34,6 +35,7 @@ SLICE = 0.25  # seconds of work after which a batch is settled as far as it is d
 SLICE_BYTES = 16 * 1024 * 1024  # of published messages after which it is settled as well
 FIRST_LIMIT = 100
 MAX_LIMIT = 1000
+SDK = str(Path(__file__).parent)
 MAX_ERROR = 8000  # characters of a traceback that are kept with a failed message
 
 
@@ -280,7 +282,7 @@ class Server:
         action = self.stream.policy.action(error)
         if action == "ignore":
             return
-        text = "".join(traceback.format_exception(error))
+        text = story(error)
         print(
             f"kirby: message {batch.positions[at[0]]} of topic {self.stream.topic} (key"
             f" {batch.keys[at[0]]!r}) failed at attempt {batch.attempt}:\n{text}",
@@ -300,6 +302,14 @@ class Server:
         if self.stream.batch is None:
             fitting = int(count * SLICE / max(seconds, 1e-6))
             self.consumer.limit = max(1, min(fitting, 2 * self.consumer.limit, MAX_LIMIT))
+
+
+def story(error: Exception) -> str:
+    """The traceback of a handler's error, without our own frames above it."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(SDK):
+        tb = tb.tb_next
+    return "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
 
 
 def run() -> None:
