@@ -467,6 +467,9 @@ def test_what_is_written_names_its_parents_and_its_run(sdk, monkeypatch):
     ]
     assert sdk.value("select distinct run_id from kirby.message m where topic_id = %s",
                      sdk.topic_id("orders")) == run_id  # fmt: skip
+    for message in invoices.consume():
+        assert (message.parents, message.run_id) == ((first,), run_id)
+        break
 
 
 def test_a_state_that_moved_on_makes_the_handler_run_again(sdk, monkeypatch):

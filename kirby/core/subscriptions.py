@@ -15,11 +15,13 @@ LEASE = timedelta(seconds=15)
 
 SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s, %s, %s)"
 CLAIM = """
-    select claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at
+    select claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at,
+           run_ids, parents
       from kirby.claim(%s, %s, %s)
 """
 SETTLE = """
-    select topics, claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at
+    select topics, claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at,
+           run_ids, parents
       from kirby.settle(%s, %s, %s::jsonb, %s::jsonb, p_upto => %s, p_next => %s, p_lease => %s,
                         p_failures => %s)
 """
@@ -31,8 +33,8 @@ RELEASE = "select kirby.release(%s, %s, %s)"
 class Batch:
     """A claimed range: nobody else gets these messages while the claim is held.
 
-    The lists have one item for each message, in the order of the log; ``headers`` is None if no
-    message has any. ``attempt`` counts deliveries of this range, this one included.
+    The lists have one item for each message, in the order of the log; ``headers`` and
+    ``parents`` are None if no message has any. ``attempt`` counts deliveries, this one included.
     """
 
     claim_id: int
@@ -43,6 +45,8 @@ class Batch:
     payloads: list[Any]
     headers: list[dict[str, Any] | None] | None
     recorded_at: list[datetime]
+    run_ids: list[int | None]
+    parents: list[list[int] | None] | None
 
 
 @dataclass(frozen=True, slots=True)

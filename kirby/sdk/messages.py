@@ -46,6 +46,7 @@ class Message:
     @classmethod
     def of_batch(cls, topic: str, batch: Batch, index: int) -> Message:
         headers = batch.headers[index] if batch.headers else None
+        parents = batch.parents[index] if batch.parents else None
         return cls(
             topic,
             batch.positions[index],
@@ -53,4 +54,6 @@ class Message:
             batch.payloads[index],
             headers or {},
             batch.recorded_at[index],
+            batch.run_ids[index],
+            tuple(parents or ()),
         )

@@ -1,4 +1,4 @@
-"""What people administer, as tables of SQLAlchemy Core; the revisions in migrations/ define them."""
+"""What people deploy, as tables of SQLAlchemy Core; the revisions in migrations/ define them."""
 
 from sqlalchemy import TableClause, column, table
 

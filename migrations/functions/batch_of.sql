@@ -10,7 +10,9 @@ create or replace function kirby.batch_of(
   out keys text[],
   out payloads json,
   out headers json,
-  out recorded_at timestamptz[]
+  out recorded_at timestamptz[],
+  out run_ids bigint[],
+  out parents json
 )
   language plpgsql
   volatile
@@ -23,8 +25,10 @@ begin
          array_agg(m.key order by m.position),
          json_agg(m.payload order by m.position),
          case when count(m.headers) > 0 then json_agg(m.headers order by m.position) end,
-         array_agg(m.recorded_at order by m.position)
-    into positions, keys, payloads, headers, recorded_at
+         array_agg(m.recorded_at order by m.position),
+         array_agg(m.run_id order by m.position),
+         case when count(m.parents) > 0 then json_agg(m.parents order by m.position) end
+    into positions, keys, payloads, headers, recorded_at, run_ids, parents
     from kirby.message m
    where m.topic_id = p_topic_id
      and m.lane = p_claim.lane

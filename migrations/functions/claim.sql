@@ -6,7 +6,8 @@ create or replace function kirby.claim(
   p_lease interval default '30 seconds'
 )
   returns table (claim_id bigint, fence bigint, attempt smallint, positions bigint[], keys text[],
-                 payloads json, headers json, recorded_at timestamptz[])
+                 payloads json, headers json, recorded_at timestamptz[],
+                 run_ids bigint[], parents json)
   language plpgsql
   volatile
   security definer

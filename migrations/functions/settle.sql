@@ -19,7 +19,8 @@ create or replace function kirby.settle(
   p_failures jsonb default '[]'
 )
   returns table (topics integer[], claim_id bigint, fence bigint, attempt smallint, positions bigint[],
-                 keys text[], payloads json, headers json, recorded_at timestamptz[])
+                 keys text[], payloads json, headers json, recorded_at timestamptz[],
+                 run_ids bigint[], parents json)
   language plpgsql
   volatile
   security definer
@@ -37,7 +38,7 @@ begin
   select * into v_own from kirby.own_subscription(v_claim.subscription_id);
   if p_upto < v_claim.first then
     return query select null::integer[], null::bigint, null::bigint, null::smallint, null::bigint[],
-                        null::text[], null::json, null::json, null::timestamptz[];
+                        null::text[], null::json, null::json, null::timestamptz[], null::bigint[], null::json;
     return;
   end if;
 
@@ -61,7 +62,7 @@ begin
 
   if v_next.id is null then
     return query select settle.topics, null::bigint, null::bigint, null::smallint, null::bigint[],
-                        null::text[], null::json, null::json, null::timestamptz[];
+                        null::text[], null::json, null::json, null::timestamptz[], null::bigint[], null::json;
   else
     return query select settle.topics, b.* from kirby.batch_of(v_next, (v_own.subscription).topic_id) b;
   end if;
