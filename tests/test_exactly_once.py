@@ -14,7 +14,7 @@ from kirby.server.paths import MIGRATIONS
 WORKERS = 3
 KEYS = 10
 WORKER = """
-    import time
+    import random, time
     loop.FIRST_LIMIT = 8
     loop.Server._adapt = lambda *_: None  # so that batches are settled in parts
     loop.POLL = 0.2
@@ -27,6 +27,9 @@ WORKER = """
         while time.monotonic() < until:
             pass
         sums[message.key] = {"count": row["count"] + 1, "sum": row["sum"] + value}
+        if random.random() < float(os.environ["FAILING"]):
+            kirby.topic("outputs").publish(value)  # which must leave nothing
+            raise ValueError("by chance")
         return value
 
     kirby.run()
@@ -49,9 +52,9 @@ UNSETTLED = """
 class Race:
     """Workers that are struck at random while messages come in."""
 
-    def __init__(self, house, start, until, *, seed, blows, work):
+    def __init__(self, house, start, until, *, seed, blows, work, failing=0.0):
         self.house, self.until = house, until
-        self.start, self.work = start, work
+        self.start, self.work, self.failing = start, work, failing
         self.chance = random.Random(seed)
         self.blows = [getattr(self, blow) for blow in blows]
         self.runs = Runs(house.conn)
@@ -63,6 +66,7 @@ class Race:
         self.house.give_token(f"of {run_id}", "dev", run_id)
         environ = {"KIRBY_TOKEN": f"of {run_id}", "LEASE": "0.6"}
         environ |= {"WORK": str(self.work), "SLICE": str(self.work)}
+        environ |= {"FAILING": str(self.failing)}
         script = self.start(WORKER, **environ)
         script.run_id = run_id
         return script
@@ -147,7 +151,25 @@ def test_every_input_has_its_effect_exactly_once(race, seed):
     assert contest.faults() == []
 
 
-# What the test above is worth: functions that are wrong, laid into the database, and what it says.
+RETRY_SOON = """
+    create or replace function kirby.retry_pause(p_attempt integer) returns interval
+      language sql as $$ select make_interval(secs => random() * 0.05) $$
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_with_failing_handlers_too_and_the_order_of_each_key(house, race, seed):
+    house.conn.execute(RETRY_SOON)
+    contest = race(seed=seed, blows=["kill", "freeze", "cut"], work=0.002, failing=0.15)
+
+    contest.strike(8, portion=60)
+
+    assert contest.published == 480
+    assert contest.faults() == []
+    assert house.ask("select * from kirby.due") == []
+
+
+# What the tests above are worth: functions that are wrong, laid into the database, and what it says.
 MUTANTS = {
     "a settle that does not look whose claim it is": (
         "settle",

@@ -232,6 +232,34 @@ def test_held_messages_of_a_range_taken_over_keep_their_turn(house):
     assert house.drain() == [a1, a2]
 
 
+def test_what_was_done_by_itself_does_not_come_again_with_a_range_that_covers_it(house):
+    """A worker holds a range while others finish what was held back of it; then it dies."""
+    [a1] = house.publish("a")
+    house.settle(house.claim(), retry(a1, 10))
+    b1, a2, b2 = house.publish("b", "a", "b")
+    held = house.claim()
+    assert held.positions == [b1, b2]  # a2 waits for a1
+    house.later("12 seconds")
+    assert house.drain() == [a1, a2]
+    house.die()
+
+    assert house.drain() == [b1, b2]
+    assert house.due() == []
+
+
+def test_what_was_dropped_does_not_come_again_with_a_range_that_covers_it(house):
+    a1 = house.publish("a")[0]
+    house.settle(house.claim(), Failure(a1, "park", "bad"))
+    a2, b1 = house.publish("a", "b")
+    assert house.claim().positions == [b1]
+    house.conn.execute("select kirby.unpark(%s, null, 'test')", [house.id])
+    assert house.drain() == [a1, a2]
+    house.die()
+
+    assert house.drain() == [b1]
+    assert house.due() == []
+
+
 def test_a_paused_subscription_hands_out_nothing(house):
     [one] = house.publish("a")
     house.conn.execute("select kirby.pause_subscription(%s, true, 'test')", [house.id])

@@ -51,7 +51,7 @@ SUBSCRIPTIONS = """
            select count(*) filter (where d.parked_at is null) as retries,
                   count(*) filter (where d.parked_at is not null) as parked
              from (select parked_at from kirby.due
-                    where subscription_id = s.id limit %(counted)s) d) due
+                    where subscription_id = s.id and reason <> 'done' limit %(counted)s) d) due
      where t.environment_id = %(environment_id)s
        and (%(topic)s::text is null or t.name = %(topic)s)
      order by t.name, s.name
@@ -64,7 +64,7 @@ UNDONE = """
       from kirby.due d
       join kirby.message m on m.topic_id = %(topic_id)s and m.position = d.position
                           and m.lane = d.lane
-     where d.subscription_id = %(id)s
+     where d.subscription_id = %(id)s and d.reason <> 'done'
      order by d.parked_at nulls last, d.due_at, d.position
      limit %(limit)s
 """

@@ -13,18 +13,19 @@ create or replace function kirby.drop_parked(
 as $$
 declare
   v_subscription kirby.subscription;
-  v_due          kirby.due;
+  v_position     bigint;
   v_positions    bigint[] := '{}';
 begin
   select * into v_subscription from kirby.subscription where id = p_subscription_id;
-  for v_due in
-    delete from kirby.due d
+  for v_position in
+    select d.position from kirby.due d
      where d.subscription_id = p_subscription_id and d.parked_at is not null
        and (p_positions is null or d.position = any (p_positions))
-    returning d.*
+     order by d.position
+       for update
   loop
-    v_positions := v_positions || v_due.position;
-    perform kirby.free_key(v_subscription, v_due.key);
+    v_positions := v_positions || v_position;
+    perform kirby.close_due(v_subscription, v_position);
   end loop;
   perform kirby.audit(p_actor, 'messages_dropped', 'subscription/' || p_subscription_id,
                       p_after => jsonb_build_object('positions', v_positions));

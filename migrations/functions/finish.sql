@@ -13,19 +13,19 @@ create or replace function kirby.finish(
 as $$
 declare
   v_claim kirby.claim;
-  v_key   text;
 begin
   if p_claim.kind = 'due' then
     delete from kirby.claim where id = p_claim.id;
     -- A failure that was filed just now has a due_at, or is parked, or waits: it stays.
-    delete from kirby.due d
-     where d.subscription_id = p_subscription.id and d.position = p_claim.first
-       and d.due_at = 'infinity' and d.parked_at is null and d.reason <> 'waiting'
-    returning d.key into v_key;
-    perform kirby.free_key(p_subscription, v_key);
+    if exists (select from kirby.due d
+                where d.subscription_id = p_subscription.id and d.position = p_claim.first
+                  and d.due_at = 'infinity' and d.parked_at is null and d.reason <> 'waiting') then
+      perform kirby.close_due(p_subscription, p_claim.first);
+    end if;
     return null;
   elsif p_upto >= p_claim.last or p_upto >= p_claim.upto and not p_claim.suspect then
     delete from kirby.claim where id = p_claim.id;
+    perform kirby.forget_done(p_subscription.id, p_claim.lane);
     return null;
   end if;
 

@@ -13,7 +13,7 @@ begin
   if v_next is null or exists (
     select from kirby.due d
      where d.subscription_id = p_subscription.id and d.key = p_key and d.position < v_next
-       and (d.parked_at is null or p_subscription.on_failure = 'block')
+       and d.reason <> 'done' and (d.parked_at is null or p_subscription.on_failure = 'block')
   ) then
     return;
   end if;

@@ -18,6 +18,7 @@ begin
   select array_agg(distinct held.key) into v_keys
     from (select d.key from kirby.due d
            where d.subscription_id = p_subscription.id
+             and d.reason <> 'done'
              and (d.parked_at is null or p_subscription.on_failure = 'block')
              and d.key in (select m.key from kirby.message m
                             where m.topic_id = p_subscription.topic_id and m.lane = p_claim.lane

@@ -34,6 +34,7 @@ begin
                         where d.subscription_id = p_subscription.id and d.position = m.position);
     if v_next is null then
       delete from kirby.claim where id = v_claim.id;
+      perform kirby.forget_done(p_subscription.id, v_claim.lane);
       return null;
     elsif not v_claim.suspect then
       update kirby.claim set upto = v_last where id = v_claim.id returning * into v_claim;
@@ -47,6 +48,7 @@ begin
     perform kirby.park(p_subscription, v_next, v_claim.attempt, 'killed', kirby.killed(v_claim));
     if v_next = v_claim.last then
       delete from kirby.claim where id = v_claim.id;
+      perform kirby.forget_done(p_subscription.id, v_claim.lane);
       return null;
     end if;
     update kirby.claim set first = v_next + 1, upto = last, attempt = 1

@@ -43,6 +43,7 @@ begin
              order by position limit p_limit) m;
     continue when v_first is null;
 
+    perform kirby.forget_done(p_subscription.id, v_lane);
     update kirby.cursor set position = v_last
      where subscription_id = p_subscription.id and lane = v_lane;
     insert into kirby.claim (subscription_id, lane, first, last, upto, run_id, lease_until)

@@ -59,7 +59,7 @@ create index claim_run  on kirby.claim (run_id) where run_id is not null;
 
 -- Messages that are delivered by themselves: failed ones that are tried again, those of a key that wait
 -- behind one (due at infinity, until it is their turn), and parked ones (dead letters), which wait for a
--- person. While one is in a worker's hands its due_at is infinity too; its claim brings it back.
+-- person. Those noted as done are kept while a range that covers them may still come again. While one is in a worker's hands its due_at is infinity too; its claim brings it back.
 create table kirby.due (
   subscription_id integer     not null references kirby.subscription on delete cascade,
   position        bigint      not null,
@@ -68,10 +68,11 @@ create table kirby.due (
   attempt         smallint    not null default 0,
   due_at          timestamptz not null,
   parked_at       timestamptz,
-  reason          text        not null check (reason in ('failed', 'killed', 'waiting', 'ready')),
+  reason          text        not null check (reason in ('failed', 'killed', 'waiting', 'ready', 'done')),
   error           text,
   primary key (subscription_id, position)
 );
+create index due_done on kirby.due (subscription_id, lane) where reason = 'done';
 create index due_key on kirby.due (subscription_id, key, position) where key is not null;
 create index due_next on kirby.due (subscription_id, due_at) where parked_at is null;
 
