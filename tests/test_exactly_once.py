@@ -169,7 +169,7 @@ def test_with_failing_handlers_too_and_the_order_of_each_key(house, race, seed):
     assert house.ask("select * from kirby.due") == []
 
 
-# What the tests above are worth: functions that are wrong, laid into the database, and what it says.
+# What the tests above are worth: wrong functions, laid into the database, and what they say.
 MUTANTS = {
     "a settle that does not look whose claim it is": (
         "settle",
