@@ -1,5 +1,7 @@
 """What becomes of messages that fail, or that kill whoever handles them."""
 
+import threading
+
 import psycopg
 import pytest
 
@@ -280,3 +282,25 @@ def test_shared_subscriptions_hand_out_several_ranges_of_a_lane(house):
     house.settle(batches[1])
     house.later()
     assert house.drain() == [positions[0]]
+
+
+def test_filing_what_waits_while_its_holder_is_being_finished_loses_nobody(house, dsn, until):
+    """Two transactions at once: one files a2 behind a1, the other finishes a1."""
+    a1, a2 = house.publish("a", "a")
+    batch = house.claim()
+    subscriptions.settle(house.conn, batch, upto=a1, failures=[retry(a1, 0)])
+    again = house.claim()
+    assert again.positions == [a1]
+    waits = "select from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
+    with psycopg.connect(dsn) as finisher, psycopg.connect(dsn, autocommit=True) as filer:
+        subscriptions.settle(finisher, again)  # and does not commit yet
+        filing = threading.Thread(
+            target=lambda: subscriptions.settle(filer, batch, failures=[Failure(a2, "wait")])
+        )
+        filing.start()
+        until(lambda: house.conn.execute(waits, [filer.info.backend_pid]).fetchall())
+        finisher.commit()
+        filing.join()
+
+    assert house.drain() == [a2]
+    assert house.due() == []
