@@ -164,6 +164,20 @@ def test_a_list_that_fails_is_tried_message_by_message(sdk, monkeypatch):
     assert [value for value, _, _ in parked(sdk)] == [7]
 
 
+def test_an_error_that_postgresql_cannot_store_is_filed_all_the_same(sdk, monkeypatch):
+    orders.publish_many([1, 2], key="a")
+
+    @kirby.stream("orders", on_failure="park", max_attempts=1)
+    def handle(value):
+        if value == 1:
+            raise ValueError("NUL \0 and half a character \ud800")
+
+    run_until(monkeypatch, finished(sdk))
+
+    assert parked(sdk) == [(1, 1, "failed")]
+    assert "NUL \u2400 and half a character ?" in sdk.value("select error from kirby.due")
+
+
 def test_without_order_a_failure_holds_nobody(sdk, monkeypatch):
     orders.publish_many(range(50), key="a")
     done = []

@@ -305,11 +305,15 @@ class Server:
 
 
 def story(error: Exception) -> str:
-    """The traceback of a handler's error, without our own frames above it."""
+    """The traceback of a handler's error, without our own frames above it, as PostgreSQL takes it.
+
+    What an error says must never keep the error from being filed.
+    """
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(SDK):
         tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
+    return text.replace("\0", "\u2400").encode("utf-8", "replace").decode()
 
 
 def run() -> None:

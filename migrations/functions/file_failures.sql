@@ -24,7 +24,7 @@ begin
      order by f.p
   loop
     if v_failure.a = 'park' or v_failure.a = 'retry' and p_claim.attempt >= p_subscription.max_attempts then
-      perform kirby.park(p_subscription, v_failure.p, p_claim.attempt, 'failed', v_failure.e);
+      perform kirby.park(p_subscription, v_failure.lane, v_failure.p, p_claim.attempt, 'failed', v_failure.e);
       continue;
     end if;
     insert into kirby.due (subscription_id, position, lane, key, attempt, due_at, reason, error)

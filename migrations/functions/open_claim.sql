@@ -16,7 +16,8 @@ begin
       return v_claim;
     elsif v_claim.attempt >= p_subscription.max_attempts then
       delete from kirby.claim where id = v_claim.id;
-      perform kirby.park(p_subscription, v_claim.first, v_claim.attempt, 'killed', kirby.killed(v_claim));
+      perform kirby.park(p_subscription, v_claim.lane, v_claim.first, v_claim.attempt, 'killed',
+                         kirby.killed(v_claim));
       return null;
     end if;
     update kirby.claim set attempt = attempt + 1 where id = v_claim.id returning * into v_claim;
@@ -45,7 +46,8 @@ begin
       return v_claim;
     end if;
 
-    perform kirby.park(p_subscription, v_next, v_claim.attempt, 'killed', kirby.killed(v_claim));
+    perform kirby.park(p_subscription, v_claim.lane, v_next, v_claim.attempt, 'killed',
+                       kirby.killed(v_claim));
     if v_next = v_claim.last then
       delete from kirby.claim where id = v_claim.id;
       perform kirby.forget_done(p_subscription.id, v_claim.lane);

@@ -2,6 +2,7 @@
 -- subscription says so.
 create or replace function kirby.park(
   p_subscription kirby.subscription,
+  p_lane smallint,
   p_position bigint,
   p_attempt smallint,
   p_reason text,
@@ -12,16 +13,16 @@ create or replace function kirby.park(
   volatile
 as $$
 declare
-  v_message kirby.message;
+  v_key text;
 begin
-  select * into v_message from kirby.message m
-   where m.topic_id = p_subscription.topic_id and m.position = p_position;
+  select m.key into v_key from kirby.message m
+   where m.topic_id = p_subscription.topic_id and m.lane = p_lane and m.position = p_position;
   insert into kirby.due (subscription_id, position, lane, key, attempt, due_at, parked_at, reason, error)
-  values (p_subscription.id, p_position, v_message.lane, v_message.key, p_attempt, 'infinity',
+  values (p_subscription.id, p_position, p_lane, v_key, p_attempt, 'infinity',
           kirby.now(), p_reason, p_error)
       on conflict (subscription_id, position) do update
      set attempt = excluded.attempt, due_at = excluded.due_at, parked_at = excluded.parked_at,
          reason = excluded.reason, error = excluded.error;
-  perform kirby.free_key(p_subscription, v_message.key);
+  perform kirby.free_key(p_subscription, v_key);
 end;
 $$;
