@@ -12,31 +12,47 @@ from kirby.core.errors import (
     WrongSchema,
 )
 from kirby.sdk.configuration import config
-from kirby.sdk.loop import run
+from kirby.sdk.failures import Retry
+from kirby.sdk.limits import SoftTimeLimit
 from kirby.sdk.messages import Message
-from kirby.sdk.session import transaction
+from kirby.sdk.results import Expired, Result, Revoked, TaskFailed, Timeout
 from kirby.sdk.states import State, state
 from kirby.sdk.streams import stream
+from kirby.sdk.tasks import CurrentTask, Task, current_task, result, task
 from kirby.sdk.topics import Out, Topic, topic
+from kirby.sdk.transactions import transaction
+from kirby.sdk.worker import run
 
 __all__ = [
     "Conflict",
+    "CurrentTask",
     "Denied",
+    "Expired",
     "Fenced",
     "Invalid",
     "KirbyError",
     "Message",
     "NotFound",
     "Out",
+    "Result",
+    "Retry",
+    "Revoked",
+    "SoftTimeLimit",
     "State",
     "Taken",
+    "Task",
+    "TaskFailed",
+    "Timeout",
     "Topic",
     "Unavailable",
     "WrongSchema",
     "config",
+    "current_task",
+    "result",
     "run",
     "state",
     "stream",
+    "task",
     "topic",
     "transaction",
 ]

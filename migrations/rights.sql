@@ -8,15 +8,23 @@ grant usage on schema kirby to kirby_server, kirby_worker, kirby_auditor;
 
 -- The protocol: what the SDK and psql call. A changed meaning is a new name (…_v2).
 grant execute on function
-  kirby.hello(), kirby.protocol(),
-  kirby.publish(text, jsonb, text, jsonb),
+  kirby.hello(), kirby.protocol(), kirby.now(),
+  kirby.publish(text, jsonb, text, jsonb, timestamptz, timestamptz, text),
   kirby.write(jsonb, jsonb),
+  kirby.publish_within(jsonb, text, text),
   kirby.read(text, bigint, integer, timestamptz, timestamptz),
   kirby.subscribe(text, text, text, text, integer),
-  kirby.claim(integer, integer, interval),
+  kirby.open_topic(text, integer, integer),
+  kirby.limit_subscription(integer, jsonb),
+  kirby.claim(integer, integer, interval, boolean),
   kirby.settle(bigint, bigint, jsonb, jsonb, bigint, integer, interval, jsonb),
   kirby.renew(bigint, bigint, interval),
   kirby.release(bigint, bigint, boolean),
+  kirby.resume(bigint[]),
+  kirby.bury(text[], boolean, jsonb),
+  kirby.next_due(integer[]),
+  kirby.retract(text, text),
+  kirby.task_status(text, text),
   kirby.get_entries(text, text[], text, text, integer)
 to kirby_worker, kirby_server;
 

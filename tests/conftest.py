@@ -6,7 +6,7 @@ import fix_postgres
 import psycopg
 import pytest
 
-pytest_plugins = ("fix_kirby", "fix_web")
+pytest_plugins = ("fix_kirby", "fix_subscription", "fix_web")
 
 # The settings of whoever runs the tests, and above all their database, are none of our business.
 KEPT = {"KIRBY_TEST_DSN", "KIRBY_TEST_STRICT", "KIRBY_PG_BINDIR"}

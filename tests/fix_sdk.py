@@ -9,7 +9,7 @@ import textwrap
 import psycopg
 import pytest
 
-from kirby.sdk import session, streams
+from kirby.sdk import session, streams, tasks
 
 TOKEN = "only-for-tests"
 FOREIGN = "of-preprod"
@@ -145,12 +145,14 @@ def sdk_fixture(house, monkeypatch):
     """This process is a script of job `job` in environment dev, with the rights of a worker."""
     for name, value in house.environ.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
     monkeypatch.setattr(streams, "REGISTERED", streams.REGISTERED)
     streams.REGISTERED.clear()
+    tasks.REGISTERED.clear()
     yield house
     streams.REGISTERED.clear()
-    session.get().close()
+    tasks.REGISTERED.clear()
+    session.close()
 
 
 @pytest.fixture(name="scripts")

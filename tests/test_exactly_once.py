@@ -184,8 +184,8 @@ MUTANTS = {
         "twice",
     ),
     "a cursor that does not move with the claim": (
-        "take_lane",
-        {"set position = v_last": "set position = position"},
+        "take_range",
+        {"set position = v_range.last": "set position = position"},
         "kill",
         "twice",
     ),

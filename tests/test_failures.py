@@ -37,7 +37,7 @@ def parked(house):
 def run_until(monkeypatch, done):
     """Serve the streams until `done()`, looked at whenever there is nothing to do."""
 
-    def idle(mine, stop):
+    def idle(mine, stop, *_):
         stop.asked = done()
 
     monkeypatch.setattr(loop, "idle", idle)

@@ -14,16 +14,17 @@ from kirby.core.errors import KirbyError, Unavailable, WrongSchema
 from kirby.sdk import session
 from kirby.server import paths, pg_programs, schema
 
+HEAD = schema.head()
 NEXT = '''
 """The next one.
 
-Revision ID: 0002
+Revision ID: 9000
 """
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9000"
+down_revision = "{head}"
 
 
 def upgrade():
@@ -67,7 +68,7 @@ def write(folder, name, text):
 
 
 def next_revision(folder, statement):
-    write(folder, "versions/0002_next.py", NEXT.format(statement=statement))
+    write(folder, "versions/9000_next.py", NEXT.format(statement=statement, head=HEAD))
 
 
 def schemas(dsn):
@@ -166,7 +167,7 @@ def test_a_next_revision_is_applied(dsn, migrations):
 
     schema.migrate(dsn)
 
-    assert schema.current(dsn) == schema.head() == "0002"
+    assert schema.current(dsn) == schema.head() == "9000"
     assert ask(dsn, "select to_regclass('kirby.next') is not null") == [(True,)]
 
 
@@ -188,7 +189,7 @@ def test_migrating_does_not_disturb_a_worker(dsn, as_role, monkeypatch):
     """Its prepared statements go on, with the new functions."""
     monkeypatch.setenv("KIRBY_DSN", as_role(dsn, "kirby_worker"))
     monkeypatch.setenv("KIRBY_TOKEN", TOKEN)
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
     House(dsn, "").conn.close()
     topic = kirby.topic("orders")
     for number in range(5):
@@ -246,7 +247,7 @@ def test_a_revision_that_fails_leaves_nothing_behind(dsn, migrations):
     with pytest.raises(KirbyError, match="the migration was rolled back: division by zero"):
         schema.migrate(dsn)
 
-    assert schema.current(dsn) == "0001"
+    assert schema.current(dsn) == HEAD
     assert ask(dsn, "select to_regclass('kirby.next')") == [(None,)]
 
 
@@ -280,18 +281,18 @@ def test_a_database_without_a_schema_is_told_so(empty_dsn):
 def test_an_older_schema_is_told_so(dsn, migrations):
     next_revision(migrations, "create table kirby.next ()")
 
-    with pytest.raises(WrongSchema, match="has schema 0001, this Kirby needs 0002: run 'kirby d"):
+    with pytest.raises(WrongSchema, match=f"has schema {HEAD}, this Kirby needs 9000: run 'kirby d"):
         schema.check(dsn)
 
 
 @pytest.mark.parametrize("act", [schema.check, schema.migrate])
 def test_a_newer_schema_is_left_alone(dsn, act):
-    ask(dsn, "update kirby.alembic_version set version_num = '0099'")
+    ask(dsn, "update kirby.alembic_version set version_num = '9099'")
 
-    with pytest.raises(WrongSchema, match=r"has schema 0099, newer than this Kirby \(0001\): upg"):
+    with pytest.raises(WrongSchema, match=rf"has schema 9099, newer than this Kirby \({HEAD}\): upg"):
         act(dsn)
 
-    assert ask(dsn, "select version_num from kirby.alembic_version") == [("0099",)]
+    assert ask(dsn, "select version_num from kirby.alembic_version") == [("9099",)]
 
 
 @pytest.mark.parametrize("act", [schema.check, schema.migrate])
@@ -311,7 +312,7 @@ def test_the_command_says_it_in_one_line(empty_dsn, what):
 
     if what == "migrate":
         assert (done.returncode, done.stderr) == (0, "")
-        assert "is at schema 0001 (was empty before)" in done.stdout
+        assert f"is at schema {HEAD} (was empty before)" in done.stdout
     else:
         assert (done.returncode, done.stdout) == (1, "")
         [line] = done.stderr.splitlines()
@@ -326,7 +327,7 @@ def test_a_restored_dump_goes_on_where_it_was(dsn, empty_dsn, as_role, program, 
     monkeypatch.setenv("KIRBY_DSN", as_role(dsn, "kirby_worker"))
     monkeypatch.setenv("KIRBY_TOKEN", TOKEN)
     monkeypatch.setenv("KIRBY_JOB", "job")
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
     House(dsn, "").conn.close()
     orders, sums = kirby.topic("orders"), kirby.state("sums")
     orders.publish_many([1, 2, 3, 4], key="a")
@@ -340,7 +341,7 @@ def test_a_restored_dump_goes_on_where_it_was(dsn, empty_dsn, as_role, program, 
     program("psql", "--quiet", "--set=ON_ERROR_STOP=1", empty_dsn, input=dump)
     session.get().close()
     monkeypatch.setenv("KIRBY_DSN", as_role(empty_dsn, "kirby_worker"))
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
 
     schema.check(empty_dsn)
     assert sums["all"] == 3

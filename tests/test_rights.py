@@ -6,8 +6,9 @@ from fix_sdk import FOREIGN, TOKEN, house_fixture  # noqa: F401
 from psycopg import errors, sql
 
 PROTOCOL = {
-    "claim", "get_entries", "hello", "protocol", "publish", "read", "release", "renew", "settle",
-    "subscribe", "write",
+    "claim", "get_entries", "hello", "limit_subscription", "next_due", "open_topic", "protocol",
+    "publish", "read", "release", "renew", "resume", "retract", "settle", "subscribe",
+    "task_status", "write",
 }  # fmt: skip
 LOGS = ("audit_event", "job_event", "log_line", "message", "secret_access", "state_mutation")
 FUNCTIONS = """

@@ -113,7 +113,7 @@ def test_an_environment_that_does_not_exist_is_not_found(sdk, monkeypatch):
 
 def test_a_database_without_kirby_says_what_to_do(empty_dsn, monkeypatch):
     monkeypatch.setenv("KIRBY_DSN", empty_dsn)
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
 
     with pytest.raises(WrongSchema, match=r"has no Kirby schema.*: run 'kirby db migrate'"):
         orders.publish(1)
@@ -138,7 +138,7 @@ def test_a_newer_protocol_is_refused(sdk):
 def test_without_a_dsn_a_script_is_told_what_to_do(monkeypatch, tmp_path):
     monkeypatch.delenv("KIRBY_DSN", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
 
     with pytest.raises(Invalid, match="no database: set KIRBY_DSN, or run 'kirby dev'"):
         orders.publish(1)

@@ -327,7 +327,7 @@ def test_environments_do_not_see_each_other(sdk, monkeypatch):
     session.get().close()
     monkeypatch.setenv("KIRBY_TOKEN", FOREIGN)
     monkeypatch.setenv("KIRBY_ENVIRONMENT", "preprod")
-    monkeypatch.setattr(session, "_session", None)
+    session.close()
 
     with pytest.raises(NotFound):
         values()
@@ -335,7 +335,7 @@ def test_environments_do_not_see_each_other(sdk, monkeypatch):
     assert values() == ["preprod"]
 
 
-def test_threads_share_the_connection(sdk):
+def test_threads_publish_side_by_side(sdk):
     def publish(number):
         for part in range(20):
             orders.publish([number, part])

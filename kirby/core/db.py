@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
@@ -11,7 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_loads
 
-from kirby.core import payload
+from kirby.core import payload, pooler
 from kirby.core.errors import BY_SQLSTATE, Conflict, Denied, Invalid, Unavailable, WrongSchema
 
 Connection = psycopg.Connection[Any]
@@ -24,18 +25,36 @@ CONNECT_TIMEOUT = 10
 def connect(dsn: str, *, application: str = "kirby") -> Connection:
     """Open a connection in autocommit; a unit of work says ``with conn.transaction()``.
 
+    Behind a pooler it is ``pooler.Pooled``: nothing of a session can be relied on there.
     Raises Unavailable if nothing answers there, Invalid if the DSN cannot be read.
     """
     try:
         options = {"application_name": application, "connect_timeout": CONNECT_TIMEOUT, **KEEPALIVE}
         options |= {key: value for key, value in conninfo_to_dict(dsn).items() if value is not None}
-        conn = psycopg.connect(**options, autocommit=True, prepare_threshold=2)  # type: ignore[arg-type]
+        conn = _connected(options)
     except psycopg.ProgrammingError as error:
         raise Invalid(f"the DSN cannot be read: {one_line(error)}") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"no database at {place(dsn)}: {one_line(error)}") from None
     set_json_loads(payload.loads, conn)
     return conn
+
+
+def _connected(options: dict[str, Any]) -> Connection:
+    conn: Connection = psycopg.connect(**options, autocommit=True, prepare_threshold=2)
+    try:
+        if not pooler.stands_before(conn):
+            return conn
+    except BaseException:
+        conn.close()
+        raise
+    conn.close()
+    return pooler.Pooled.connect(**options, autocommit=True, prepare_threshold=None)
+
+
+def is_pooled(conn: Connection) -> bool:
+    """Whether it goes through a pooler: there is no session, and nothing can be listened to."""
+    return isinstance(conn, pooler.Pooled)
 
 
 def place(dsn: str) -> str:
@@ -93,3 +112,18 @@ def translated(error: psycopg.Error) -> Exception:
 def listen(channel: str) -> sql.Composed:
     """The statement that listens to a channel of any name."""
     return sql.SQL("listen {}").format(sql.Identifier(channel))
+
+
+def hear(conn: Connection, *channels: str) -> None:
+    """Listen to these channels; behind a pooler, do nothing."""
+    if not is_pooled(conn):
+        for channel in channels:
+            conn.execute(listen(channel))
+
+
+def wait(conn: Connection, seconds: float) -> set[str]:
+    """Return the channels that were heard, or nothing after so many seconds (behind a pooler)."""
+    if is_pooled(conn):
+        time.sleep(seconds)
+        return set()
+    return {note.channel for note in conn.notifies(timeout=seconds, stop_after=1)}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kirby.core.db import Connection, kirby_errors
 from kirby.core.errors import WrongSchema
+from kirby.core.pooler import Pooled
 
 PROTOCOL = 1
-SETTINGS = """
-    select set_config('kirby.token', %s, false), set_config('kirby.environment', %s, false)
-"""
+SETTING = (
+    "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) s (name, value)"
+)
 HELLO = "select protocol, environment, run_id from kirby.hello()"
+RESUME = "select kirby.resume(%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +25,21 @@ class Greeting:
     run_id: int | None
 
 
-def greet(conn: Connection, *, token: str | None, environment: str | None) -> Greeting:
+def greet(
+    conn: Connection, *, token: str | None, environment: str | None, holder: str = ""
+) -> Greeting:
     """Present the token and the environment for the life of this connection.
 
+    ``holder`` names the session that goes on over lost connections: its claims are its own.
     Raises Denied, NotFound (no such environment) or WrongSchema.
     """
+    settings = {
+        "kirby.token": token or "",
+        "kirby.environment": environment or "",
+        "kirby.holder": holder,
+    }
     with kirby_errors():
-        conn.execute(SETTINGS, [token or "", environment or ""])
+        _present(conn, settings)
         [(known, name, run_id)] = conn.execute(HELLO).fetchall()
     if known != PROTOCOL:
         raise WrongSchema(
@@ -36,3 +47,19 @@ def greet(conn: Connection, *, token: str | None, environment: str | None) -> Gr
             " install the SDK of that server"
         )
     return Greeting(name, run_id)
+
+
+def _present(conn: Connection, settings: Mapping[str, str]) -> None:
+    if isinstance(conn, Pooled):
+        conn.remember(settings)
+    else:
+        conn.execute(SETTING, [list(settings), list(settings.values())])
+
+
+def resume(conn: Connection, claims: Sequence[int]) -> None:
+    """Go on after a lost connection with these claims.
+
+    What else the holder has was never received, and is given back to be handed out again.
+    """
+    with kirby_errors():
+        conn.execute(RESUME, [list(claims)])

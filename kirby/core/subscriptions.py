@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from kirby.core.db import Connection, kirby_errors
+from kirby.core.db import Connection, kirby_errors, scalar
 
 LEASE = timedelta(seconds=15)
 
@@ -17,7 +17,7 @@ SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s, %
 CLAIM = """
     select claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at,
            run_ids, parents
-      from kirby.claim(%s, %s, %s)
+      from kirby.claim(%s, %s, %s, p_flush => false)
 """
 SETTLE = """
     select topics, claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at,
@@ -25,8 +25,11 @@ SETTLE = """
       from kirby.settle(%s, %s, %s::jsonb, %s::jsonb, p_upto => %s, p_next => %s, p_lease => %s,
                         p_failures => %s)
 """
+LIMIT = "select kirby.limit_subscription(%s, %s)"
+NEXT_DUE = "select kirby.next_due(%s)"
 RENEW = "select kirby.renew(%s, %s, %s)"
 RELEASE = "select kirby.release(%s, %s, %s)"
+BURY = "select kirby.bury(%s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,19 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A message of a claim that was the end of its process, and what is said of it."""
+
+    claim_id: int
+    fence: int
+    position: int
+    error: str
+
+    def document(self) -> dict[str, Any]:
+        return {"c": self.claim_id, "f": self.fence, "p": self.position, "e": self.error}
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What a settle did: the topics that were written to, and the next batch if there was one."""
 
@@ -90,6 +106,19 @@ def subscribe(
     with kirby_errors():
         [(subscription_id, topic_id)] = conn.execute(SUBSCRIBE, params).fetchall()
     return subscription_id, topic_id
+
+
+def limit(conn: Connection, subscription_id: int, limits: Mapping[str, float | None]) -> None:
+    """Set limits: max_in_flight, rate, key_in_flight, key_rate; None is no limit. Raises Invalid."""
+    with kirby_errors():
+        conn.execute(LIMIT, [subscription_id, Jsonb(dict(limits))])
+
+
+def next_due(conn: Connection, subscription_ids: Sequence[int]) -> float | None:
+    """In how many seconds something comes up that no new message announces; None: nothing."""
+    with kirby_errors():
+        seconds = scalar(conn, NEXT_DUE, [list(subscription_ids)])
+    return None if seconds is None else float(seconds)
 
 
 def claim(conn: Connection, subscription_id: int, limit: int) -> Batch | None:
@@ -132,3 +161,16 @@ def release(conn: Connection, batch: Batch, *, suspect: bool = False) -> None:
     """Give the claim back at once, unsettled; ``suspect`` if its handling broke off."""
     with kirby_errors():
         conn.execute(RELEASE, [batch.claim_id, batch.fence, suspect])
+
+
+def bury(
+    conn: Connection, holders: Sequence[str], lost: Sequence[Lost] = (), *, suspect: bool
+) -> None:
+    """Give back at once what sessions held that are seen to be dead.
+
+    The attempt of what is ``lost`` has failed. ``suspect``: nobody knows what their end was, so
+    the messages come again one by one, and are counted.
+    """
+    documents = Jsonb([each.document() for each in lost])
+    with kirby_errors():
+        conn.execute(BURY, [list(holders), suspect, documents])

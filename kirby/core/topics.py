@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from kirby.core.db import Connection, kirby_errors
+from kirby.core.db import Connection, kirby_errors, scalar
 from kirby.core.errors import Invalid
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -21,7 +21,14 @@ READ = """
       from kirby.read(%s, after => %s, max => %s, since => %s, until => %s)
 """
 
-NOTIFY = "select pg_notify('kirby_topic_' || topic, '') from unnest(%s::integer[]) topic"
+OPEN = "select kirby.open_topic(%s, %s, %s)"
+RETRACT = "select kirby.retract(%s, %s)"
+
+# Nobody waits for a hint to reach the disk.
+NOTIFY = """
+    select set_config('synchronous_commit', 'off', true), pg_notify('kirby_topic_' || topic, '')
+      from unnest(%s::integer[]) topic
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,29 @@ def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], l
     with kirby_errors():
         [(positions, topics)] = conn.execute(WRITE, [messages, mutations]).fetchall()
     return positions, topics
+
+
+def open(conn: Connection, topic: str, *, lanes: int | None = None, bands: int | None = None) -> int:
+    """Make a topic at its first use; an existing one stays as it is. Returns its id.
+
+    ``bands`` divide its lanes: messages of band 0 are handed out before those of band 1, and so on.
+    """
+    with kirby_errors():
+        return int(scalar(conn, OPEN, [topic, lanes, bands]))
+
+
+def retract(conn: Connection, topic: str, id: str) -> bool:
+    """Take a message back by the id it was published under; whether nobody had it in hands yet.
+
+    Raises NotFound if no message has this id.
+    """
+    with kirby_errors():
+        return bool(scalar(conn, RETRACT, [topic, id]))
+
+
+def channel(topic_id: int) -> str:
+    """The channel on which a topic is said to have been written to."""
+    return f"kirby_topic_{topic_id}"
 
 
 def notify(conn: Connection, topics: list[int]) -> None:

@@ -3,195 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import signal
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import FrameType
+from typing import Any
 
-import psycopg
-
-from kirby.core import subscriptions
-from kirby.core.errors import (
-    Conflict,
-    Denied,
-    Fenced,
-    Invalid,
-    KirbyError,
-    Unavailable,
-    WrongSchema,
-)
+from kirby.core.errors import Conflict, Denied, Unavailable, WrongSchema
 from kirby.core.subscriptions import Batch, Failure
 from kirby.sdk import session, work
+from kirby.sdk.consumer import Consumer, Renewal, pause
+from kirby.sdk.failures import MAX_ERROR, Retry, pause_of, story, tell
 from kirby.sdk.messages import Message
-from kirby.sdk.streams import DEFAULT, REGISTERED, Policy, Stream
+from kirby.sdk.rota import Rota
+from kirby.sdk.stop import Stop
+from kirby.sdk.streams import Stream
+from kirby.sdk.tasks import Task
 
 POLL = 1.0  # seconds between looks when no notification comes
 SLICE = 0.25  # seconds of work after which a batch is settled as far as it is done
 SLICE_BYTES = 16 * 1024 * 1024  # of published messages after which it is settled as well
 FIRST_LIMIT = 100
+FIRST_TASKS = 10  # who knows how long they take, and others may be idle
 MAX_LIMIT = 1000
-SDK = str(Path(__file__).parent)
-MAX_ERROR = 8000  # characters of a traceback that are kept with a failed message
-
-
-class Stop:
-    """Set by SIGTERM and SIGINT: finish the message at hand, settle, and go."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, signum: int = 0, frame: FrameType | None = None) -> None:
-        self.asked = True
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Listen for the signals while the block runs, in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        old = {number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-class Consumer:
-    """One subscription of this process: the batch it holds, and how to get the next."""
-
-    def __init__(
-        self, mine: session.Session, topic: str, name: str, limit: int, policy: Policy = DEFAULT
-    ) -> None:
-        self._session = mine
-        self._topic = topic
-        self._name = name
-        self._policy = policy
-        self.limit = limit
-        self.batch: Batch | None = None
-        self.first = 0  # the first message of the batch that is not settled
-        self.stop = Stop()
-        self._id, topic_id = mine.persist(self._subscribe)
-        mine.persist(lambda: mine.listen(topic_id))
-
-    def _subscribe(self) -> tuple[int, int]:
-        return subscriptions.subscribe(
-            self._session.connection,
-            self._topic,
-            self._name,
-            "ordered" if self._policy.ordered else "shared",
-            on_failure=self._policy.on_failure,
-            max_attempts=self._policy.max_attempts,
-        )
-
-    def claim(self) -> Batch | None:
-        """The batch that is held, a new one if need be; None if there is nothing to do."""
-        if self.batch is None:
-            self._hold(self._persist_claim())
-        return self.batch
-
-    def _persist_claim(self) -> Batch | None:
-        try:
-            return self._session.persist(
-                lambda: subscriptions.claim(self._session.connection, self._id, self.limit),
-                lambda: self.stop.asked,
-            )
-        except Invalid:  # so many messages of that size do not fit into one answer
-            if self.limit == 1:
-                raise
-            self.limit = max(1, self.limit // 10)
-            return self._persist_claim()
-
-    def await_database(self) -> None:
-        """Return when the database answers, or when it is time to stop. Raises Unavailable then."""
-        mine = self._session
-        mine.drop()
-        mine.persist(lambda: mine.connection, lambda: self.stop.asked)
-
-    def _hold(self, batch: Batch | None) -> None:
-        self.batch, self.first = batch, 0
-
-    def settle(self, batch: Batch, done: work.Work, count: int, *, more: bool) -> None:
-        """Acknowledge the next ``count`` messages with what they wrote; with ``more``, claim on.
-
-        A settle whose outcome was lost with the connection is tried again: if it had happened, the
-        claim is gone and the batch is dropped, otherwise it happens now. Raises Conflict.
-        """
-        last = self.first + count
-        whole = last == len(batch.positions)
-        upto = batch.positions[last - 1]
-        try:
-            settled = self._persist_settle(batch, done, upto, self.limit if whole and more else 0)
-        except Fenced:
-            self._hold(None)
-            return
-        self._session.notifier.notify(settled.topics)
-        if whole:
-            self._hold(settled.next)
-        else:
-            self.first = last
-
-    def _persist_settle(
-        self, batch: Batch, done: work.Work, upto: int, next: int
-    ) -> subscriptions.Settled:
-        messages, mutations = done.messages(), done.mutations()
-        try:
-            return self._session.persist(
-                lambda: subscriptions.settle(
-                    self._session.connection,
-                    batch,
-                    messages=messages,
-                    mutations=mutations,
-                    upto=upto,
-                    next=next,
-                    failures=done.failures,
-                )
-            )
-        except Invalid:
-            if next == 0:
-                raise
-            return self._persist_settle(batch, done, upto, 0)
-
-    def renew(self) -> None:
-        """Keep the batch for another lease; if it is lost, the next settle says so."""
-        if (batch := self.batch) is not None:
-            with contextlib.suppress(KirbyError, psycopg.Error):
-                subscriptions.renew(self._session.connection, batch)
-
-    def release(self, *, suspect: bool = False) -> None:
-        """Give back what is not settled, so that others need not wait for the lease to end.
-
-        ``suspect``: the handling broke off, so the messages come again one by one, and are counted.
-        """
-        if (batch := self.batch) is not None:
-            self._hold(None)
-            with contextlib.suppress(KirbyError):
-                subscriptions.release(self._session.connection, batch, suspect=suspect)
-
-
-class Renewal:
-    """A thread that renews the leases of all consumers while handlers run."""
-
-    def __init__(self, consumers: Sequence[Consumer]) -> None:
-        self._consumers = consumers
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kirby-leases", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-
-    def _run(self) -> None:
-        while not self._end.wait(subscriptions.LEASE.total_seconds() / 3):
-            for consumer in self._consumers:
-                consumer.renew()
 
 
 class Held:
@@ -218,11 +50,20 @@ class Held:
 class Server:
     """Serves one stream: takes its batches through the handler and settles them."""
 
-    def __init__(self, mine: session.Session, stream: Stream, name: str) -> None:
+    def __init__(
+        self, mine: session.Session, stream: Stream | Task[..., Any], name: str, stop: Stop
+    ) -> None:
         self.stream = stream
-        limit = stream.batch or FIRST_LIMIT
+        first = FIRST_TASKS if isinstance(stream, Task) else FIRST_LIMIT
+        limit = stream.batch or first
         self.consumer = Consumer(mine, stream.topic, name, limit, stream.policy)
+        self.consumer.stop = stop
         self._held = Held()
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has messages in its hands that are not settled."""
+        return self.consumer.batch is not None
 
     def step(self) -> bool:
         """Handle and settle one slice of work; False if there was none."""
@@ -279,16 +120,13 @@ class Server:
 
     def _fail(self, done: work.Work, batch: Batch, at: range, held: Held, error: Exception) -> None:
         """File a failure for each message; of a list, each is then tried by itself."""
-        action = self.stream.policy.action(error)
+        retry = isinstance(error, Retry)
+        action = "retry" if retry else self.stream.policy.action(error)
         if action == "ignore":
             return
         text = story(error)
-        print(
-            f"kirby: message {batch.positions[at[0]]} of topic {self.stream.topic} (key"
-            f" {batch.keys[at[0]]!r}) failed at attempt {batch.attempt}:\n{text}",
-            file=sys.stderr, end="", flush=True,
-        )  # fmt: skip
-        pause = 0.0 if len(at) > 1 else None
+        tell(self.stream.topic, batch, at[0], text)
+        pause = 0.0 if len(at) > 1 else pause_of(error)
         for index in at:
             key = batch.keys[index]
             held_back = self.stream.policy.ordered and held.has(key)
@@ -304,82 +142,73 @@ class Server:
             self.consumer.limit = max(1, min(fitting, 2 * self.consumer.limit, MAX_LIMIT))
 
 
-def story(error: Exception) -> str:
-    """The traceback of a handler's error, without our own frames above it, as PostgreSQL takes it.
+def serve(mine: session.Session, servers: Sequence[Server], stop: Stop) -> None:
+    """Serve in this thread, on its one connection, until it is time to stop."""
+    rota = Rota(len(servers), POLL)
+    consumers = [server.consumer for server in servers]
+    channels: dict[str, list[int]] = {}
+    for index, consumer in enumerate(consumers):
+        consumer.listen()
+        channels.setdefault(consumer.channel, []).append(index)
+    with Renewal(consumers), given_back(mine, consumers, stop):
+        while not stop.asked:
+            if turn(servers, rota, stop):
+                heard = mine.heard() if len(servers) > 1 else set()
+            elif (heard := idle(mine, stop, consumers) or set()) == set():
+                rota.wake(None)
+            for channel in heard:
+                rota.wake(channels.get(channel, ()))
 
-    What an error says must never keep the error from being filed.
-    """
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(SDK):
-        tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
-    return text.replace("\0", "\u2400").encode("utf-8", "replace").decode()
+
+def turn(servers: Sequence[Server], rota: Rota, stop: Stop) -> bool:
+    """Handle a slice of each that has work, one after the other; whether any had."""
+    busy = False
+    for index, server in enumerate(servers):
+        if stop.asked:
+            break
+        if (server.holds or rota.take(index)) and server.step():
+            rota.again(index)
+            busy = True
+    return busy
 
 
-def run() -> None:
-    """Serve every stream of this process until SIGTERM, then finish the message at hand and return.
-
-    A message whose handler raises is delivered again after a pause, by itself, and parked after
-    its last attempt; meanwhile the messages of its key wait, the others go on. Raises Invalid if
-    there is nothing to serve.
-    """
-    if not REGISTERED:
-        raise Invalid("kirby.run() has nothing to serve: decorate a function with @kirby.stream")
-    mine = session.get()
-    stop = Stop()
-    with stop.on_signals():
-        servers = [Server(mine, stream, name) for stream, name in named(REGISTERED, mine.job)]
-        consumers = [server.consumer for server in servers]
+@contextlib.contextmanager
+def given_back(mine: session.Session, consumers: Sequence[Consumer], stop: Stop) -> Iterator[None]:
+    """Whatever ends the block, nothing stays claimed. What a handler broke off is counted."""
+    try:
+        yield
+    except Unavailable:
+        if not stop.asked:
+            raise
+    except BaseException:  # a handler that left the process; a second signal is not its fault
         for consumer in consumers:
-            consumer.stop = stop
-        with Renewal(consumers):
-            try:
-                while not stop.asked:
-                    if not any([server.step() for server in servers]):
-                        idle(mine, stop)
-            except Unavailable:
-                if not stop.asked:
-                    raise
-            except BaseException:  # a handler that left the process, or a second Ctrl-C
-                for consumer in consumers:
-                    consumer.release(suspect=True)
-                raise
-            finally:
-                for consumer in consumers:
-                    consumer.release()
-                mine.notifier.close()
+            consumer.release(suspect=not stop.asked)
+        raise
+    finally:
+        for consumer in consumers:
+            consumer.release()
+        mine.notifier.close()
 
 
-def idle(mine: session.Session, stop: Stop) -> None:
-    """Wait for a notification, or for the time of the next look."""
+def idle(mine: session.Session, stop: Stop, consumers: Sequence[Consumer]) -> set[str] | None:
+    """Wait for a notification, or for the time of the next look; what was heard, or None."""
     with contextlib.suppress(Unavailable):
         if not stop.asked:
-            mine.wait(POLL * random.uniform(0.75, 1.25))  # noqa: S311
-
-
-def named(streams: Sequence[Stream], job: str) -> list[tuple[Stream, str]]:
-    """Each stream with the name of its subscription. Raises Invalid if two would share one."""
-    taken: dict[tuple[str, str], Stream] = {}
-    for stream in streams:
-        name = stream.name or job
-        if (other := taken.get((stream.topic, name))) is not None:
-            raise Invalid(
-                f"{other.function.__name__} and {stream.function.__name__} both read topic"
-                f' {stream.topic} as {name}: name one, @kirby.stream("{stream.topic}", name="…")'
-            )
-        taken[stream.topic, name] = stream
-    return [(stream, name) for (_, name), stream in taken.items()]
+            seconds = pause(mine, consumers, POLL, stop)
+            return mine.wait(seconds) or None
+    return None
 
 
 def consume(topic: str, name: str | None) -> Iterator[Message]:
     """The loop form: see ``Topic.consume``."""
     mine = session.get()
     consumer = Consumer(mine, topic, name or mine.job, FIRST_LIMIT)
+    consumer.listen()
     with consumer.stop.on_signals(), Renewal([consumer]):
         try:
             while not consumer.stop.asked:
                 if (batch := consumer.claim()) is None:
-                    idle(mine, consumer.stop)
+                    idle(mine, consumer.stop, [consumer])
                 else:
                     yield from _deliver(consumer, batch, topic)
         except GeneratorExit:  # the loop was left with a message in its hands

@@ -14,7 +14,8 @@ from kirby.core.topics import Entry
 class Message:
     """One message of a topic.
 
-    ``replay`` is true for what a rewind delivers again, and for what was derived from such.
+    ``replay`` is true for what a rewind delivers again, and for what was derived from such. In a
+    handler ``attempt`` counts its deliveries; in a task ``id`` is that of its result.
     """
 
     topic: str
@@ -25,6 +26,8 @@ class Message:
     recorded_at: datetime | None = None
     run_id: int | None = None
     parents: tuple[int, ...] = ()
+    attempt: int = 1
+    id: str | None = None
 
     @property
     def replay(self) -> bool:
@@ -44,7 +47,7 @@ class Message:
         )
 
     @classmethod
-    def of_batch(cls, topic: str, batch: Batch, index: int) -> Message:
+    def of_batch(cls, topic: str, batch: Batch, index: int, id: str | None = None) -> Message:
         headers = batch.headers[index] if batch.headers else None
         parents = batch.parents[index] if batch.parents else None
         return cls(
@@ -56,4 +59,6 @@ class Message:
             batch.recorded_at[index],
             batch.run_ids[index],
             tuple(parents or ()),
+            batch.attempt,
+            id,
         )

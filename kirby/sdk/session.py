@@ -1,4 +1,4 @@
-"""The one connection of this process, and who it is for the database."""
+"""The connection of this thread, and who it is for the database."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+import psycopg
+
 from kirby.core import db, dsn, protocol, topics
-from kirby.core.errors import Conflict, Unavailable
+from kirby.core.errors import Unavailable
 from kirby.sdk import work
+from kirby.sdk.looking import Looking
 from kirby.sdk.notifier import Notifier
 
 T = TypeVar("T")
 MAX_WAIT = 5.0
+IDLE = psycopg.pq.TransactionStatus.IDLE
+POOLED = (
+    "kirby: the database is behind a connection pooler: new messages are looked for, up to a second"
+    " apart, instead of being announced"
+)
 
 
 class Session:
@@ -29,12 +37,16 @@ class Session:
         self._lock = threading.RLock()
         self._connection: db.Connection | None = None
         self._channels: set[str] = set()
+        self._held: list[Callable[[], Iterable[int]]] = []
+        self._was_open = False
+        self._looking = Looking()
+        self.holder = uuid.uuid4().hex  # whose claims are whose, over lost connections
         self.notifier = Notifier(self._notify)
 
     @property
     def job(self) -> str:
         """The name of the job, or of the script when it runs outside a deployment."""
-        return self._environ.get("KIRBY_JOB") or Path(sys.argv[0] or "interactive").stem
+        return self._environ.get("KIRBY_JOB") or script_name()
 
     @property
     def connection(self) -> db.Connection:
@@ -47,32 +59,69 @@ class Session:
     def _open(self) -> db.Connection:
         connection = db.connect(dsn.find(self._environ), application=f"kirby {self.job}")
         try:
-            protocol.greet(
-                connection,
-                token=self._environ.get("KIRBY_TOKEN"),
-                environment=self._environ.get("KIRBY_ENVIRONMENT"),
-            )
-            for channel in self._channels:
-                connection.execute(db.listen(channel))
+            self._greet(connection)
         except BaseException:
             connection.close()
             raise
+        self._was_open = True
         return connection
+
+    def _greet(self, connection: db.Connection) -> None:
+        protocol.greet(
+            connection,
+            token=self._environ.get("KIRBY_TOKEN"),
+            environment=self._environ.get("KIRBY_ENVIRONMENT"),
+            holder=self.holder,
+        )
+        if db.is_pooled(connection):
+            _say_once(POOLED)
+        with db.kirby_errors():
+            db.hear(connection, *self._channels)
+        if self._was_open and self._held:
+            claims = [claim for held in self._held for claim in held()]
+            protocol.resume(connection, claims)
+
+    def holding(self, claims: Callable[[], Iterable[int]]) -> None:
+        """Register a consumer: ``claims()`` are those that it holds at this moment.
+
+        When a lost connection was opened again, every other claim of this session is given back:
+        its messages were on their way when the connection broke.
+        """
+        self._held.append(claims)
 
     def listen(self, topic_id: int) -> None:
         """Be woken when this topic is written to, over lost connections too."""
-        channel = f"kirby_topic_{topic_id}"
+        channel = topics.channel(topic_id)
         if channel not in self._channels:
             with db.kirby_errors():
-                self.connection.execute(db.listen(channel))
+                db.hear(self.connection, channel)
             self._channels.add(channel)
 
-    def wait(self, seconds: float) -> None:
-        """Return when a topic was written to, or after ``seconds``: polling is the truth."""
+    def wait(self, seconds: float) -> set[str]:
+        """Return when a topic was written to, or after ``seconds``: polling is the truth.
+
+        Returns the channels that were heard. Behind a pooler nobody can be woken: it returns
+        sooner after something was ``found``.
+        """
         self.notifier.close()  # nothing can be sent while the connection waits
+        seconds = self.until_look(seconds)
         with db.kirby_errors():
-            for _ in self.connection.notifies(timeout=seconds, stop_after=1):
-                pass
+            return db.wait(self.connection, seconds)
+
+    def until_look(self, seconds: float) -> float:
+        """How long to wait for what may come within ``seconds``: shorter if nobody announces it."""
+        return self._looking.pause(seconds) if db.is_pooled(self.connection) else seconds
+
+    def heard(self) -> set[str]:
+        """The channels that were heard meanwhile, without waiting."""
+        if db.is_pooled(self.connection):
+            return set()
+        with db.kirby_errors():
+            return db.wait(self.connection, 0)
+
+    def found(self) -> None:
+        """There was something, so more may follow soon."""
+        self._looking.found()
 
     def persist(self, act: Callable[[], T], stopping: Callable[[], bool] = lambda: False) -> T:
         """Call ``act`` until the database answers, waiting longer each time, up to 5 s.
@@ -103,6 +152,12 @@ class Session:
                 self._connection.close()
                 self._connection = None
 
+    def tidy(self) -> None:
+        """Drop the connection if somebody was torn out of the middle of a statement on it."""
+        connection = self._connection
+        if connection is not None and connection.info.transaction_status != IDLE:
+            self.drop()
+
     def _notify(self, written: list[int]) -> None:
         topics.notify(self.connection, written)
 
@@ -117,48 +172,64 @@ class Session:
         self.drop()
 
 
-_session: Session | None = None
+def script_name() -> str:
+    """What a process without a job is called: after its file."""
+    return Path(sys.argv[0] or "interactive").stem
+
+
+class Seat:
+    """What a thread has of its own: its session, closed when the thread ends."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._process = os.getpid()
+
+    def __del__(self) -> None:
+        if self._process == os.getpid():  # a fork has no part in the connections of its parent
+            _sessions.discard(self.session)
+            self.session.close()
+
+
+_mine = threading.local()
+_sessions: set[Session] = set()
 
 
 def get() -> Session:
-    """The session of this process; a forked child gets one of its own."""
-    global _session
-    if _session is None:
-        _session = Session(dict(os.environ))
-    return _session
+    """The session of this thread; a forked child gets one of its own."""
+    seat: Seat | None = getattr(_mine, "seat", None)
+    if seat is None:
+        seat = _mine.seat = Seat(Session(dict(os.environ)))
+        _sessions.add(seat.session)
+    return seat.session
 
 
-@atexit.register
-def _close() -> None:
-    if _session is not None:
-        _session.close()
+def close() -> None:
+    """Close the sessions of all threads; one that goes on opens another."""
+    global _mine
+    _mine = threading.local()
+    for session in list(_sessions):
+        _sessions.discard(session)
+        session.close()
+
+
+atexit.register(close)
+
+
+_said: set[str] = set()
+
+
+def _say_once(line: str) -> None:
+    """Tell the person who runs this process, once however many sessions it has."""
+    if line not in _said:
+        _said.add(line)
+        print(line, file=sys.stderr, flush=True)
 
 
 def _forget() -> None:
     """After a fork: connection and unit of work belong to the parent, which goes on with them."""
-    global _session
-    _session = None
+    global _mine, _sessions
+    _mine, _sessions = threading.local(), set()
     work.CURRENT.set(None)
 
 
 os.register_at_fork(after_in_child=_forget)
-
-
-@contextmanager
-def transaction() -> Iterator[None]:
-    """Group publishes and changes of states: at the end of the block they are written at once.
-
-    Inside a handler or another transaction it joins that unit of work. On an error in the block
-    nothing of it is written. Raises Conflict if a key that was read in the block was changed by
-    somebody else: run the block again.
-    """
-    if (outer := work.current()) is not None:
-        with outer.part():
-            yield
-        return
-    with work.entered(work.Work()) as mine:
-        yield
-    try:
-        get().commit(mine)
-    except Conflict as error:
-        raise Conflict(f"{error}; nothing was written, run the block again") from error

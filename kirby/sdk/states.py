@@ -9,6 +9,7 @@ from typing import Any
 from kirby.core import payload, states
 from kirby.core.errors import Conflict
 from kirby.sdk import session, work
+from kirby.sdk.transactions import transaction
 
 MAX_TRIES = 100
 MISSING = object()
@@ -80,7 +81,7 @@ class State(Mapping[str, Any]):
     def _update_alone(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
         for _ in range(MAX_TRIES):
             try:
-                with session.transaction():
+                with transaction():
                     self[key] = value = fn(self.get(key, default))
                 return value
             except Conflict:

@@ -17,15 +17,28 @@ from kirby.sdk.topics import Out
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+MAX_LIMIT = 1_000_000_000
+LIMITS = ("max_in_flight", "rate", "key_in_flight", "key_rate")
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What becomes of a message whose handler raises, and whether keys keep their order."""
+    """What becomes of a message whose handler raises, whether keys keep their order, and limits."""
 
     ordered: bool = True
     on_failure: str = "block"
     max_attempts: int = 3
     park: tuple[type[Exception], ...] = ()
     ignore: tuple[type[Exception], ...] = ()
+    max_in_flight: int | None = None
+    rate: float | None = None
+    key_in_flight: int | None = None
+    key_rate: float | None = None
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """Under the names of kirby.limit_subscription."""
+        return {name: getattr(self, name) for name in LIMITS}
 
     def action(self, error: Exception) -> str:
         """What to do about this error: retry, park or ignore."""
@@ -69,16 +82,22 @@ class Stream:
             self._publish(done, result, key)
 
     def _publish(self, done: work.Work, result: Any, key: str | None) -> None:
-        out = result if isinstance(result, Out) else Out(result)
-        to = out.to or self.to
+        if isinstance(result, Out):
+            done.publish(self._topic(result.to), result.item(key, done.parents))
+        else:
+            done.publish(self._topic(None), work.message(result, key, None, done.parents))
+
+    def _topic(self, named: str | None) -> str:
+        """Where a result goes; that of the stream was checked when it was declared."""
+        if named is not None:
+            return topics.checked_name(named)
+        to = self.to
         if to is None:
             raise Invalid(
                 f"{self.function.__name__} returned a value, but its stream has no topic for it:"
                 f' say @kirby.stream("{self.topic}", to="…"), or return None'
             )
-        topics.checked_name(to)
-        out_key = key if out.key is None else out.key
-        done.publish(to, work.message(out.value, out_key, out.headers, done.parents))
+        return to
 
 
 def results(returned: Any) -> Iterator[Any]:
@@ -105,6 +124,10 @@ def stream(
     max_attempts: int = 3,
     park: tuple[type[Exception], ...] = (),
     ignore: tuple[type[Exception], ...] = (),
+    max_in_flight: int | None = None,
+    rate: float | None = None,
+    key_in_flight: int | None = None,
+    key_rate: float | None = None,
 ) -> Callable[[Function], Function]:
     """Let a function handle every message of ``topic``, each exactly once.
 
@@ -118,12 +141,18 @@ def stream(
     done. Meanwhile later messages of its key wait, and no others. ``on_failure``: once it is
     parked, its key goes on waiting ("block") or does without it ("park"). With ``ordered=False``
     there is no order: any number of workers take from the topic as from a queue.
+
+    Limits hold for all workers together: ``max_in_flight`` messages are handled at once, ``rate``
+    a second; ``key_in_flight`` and ``key_rate`` are the same for each key.
     """
     if on_failure not in ("block", "park"):
         raise Invalid(f"on_failure is {on_failure!r}: block or park")
     if not 1 <= max_attempts <= 1000:
         raise Invalid(f"max_attempts is {max_attempts}: from 1 to 1000")
-    policy = Policy(ordered, on_failure, max_attempts, park, ignore)
+    policy = Policy(
+        ordered, on_failure, max_attempts, park, ignore, max_in_flight, rate, key_in_flight, key_rate
+    )
+    checked_limits(policy)
     if batch is not None and not 1 <= batch <= 10_000:
         raise Invalid(f"batch is {batch}: from 1 to 10000")
     topics.checked_name(topic)
@@ -135,6 +164,14 @@ def stream(
         return function
 
     return register
+
+
+def checked_limits(policy: Policy) -> None:
+    """Raises Invalid for a limit that lets nothing out; the database refuses the same ones."""
+    for name, limit in policy.limits.items():
+        kinds = (int, float) if name.endswith("rate") else (int,)
+        if limit is not None and (not isinstance(limit, kinds) or not 0 < limit <= MAX_LIMIT):
+            raise Invalid(f"{name} is {limit!r}: a number above zero, or None for no limit")
 
 
 def wants(function: Callable[..., Any]) -> tuple[bool, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kirby.core import topics
 from kirby.core.db import kirby_errors
-from kirby.sdk import session, work
+from kirby.sdk import asynchronous, outbox, session, work
 from kirby.sdk.messages import Message
 
 PAGE = 1000
@@ -26,30 +26,83 @@ class Topic:
         topics.checked_name(self.name)
 
     def publish(
-        self, value: Any, key: str | None = None, headers: dict[str, Any] | None = None
+        self,
+        value: Any,
+        key: str | None = None,
+        headers: dict[str, Any] | None = None,
+        *,
+        deliver_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        id: str | None = None,
+        connection: Any = None,
     ) -> int | None:
         """Append one message; messages of one key stay in order.
+
+        It is handed out not before ``deliver_at``, by itself and without holding its key, and not
+        after ``expires_at`` (without a zone: local time). Publishing again under the same ``id``
+        does nothing: the position of the first is returned.
 
         Outside a unit of work it is durable on return, and its position is returned. In a handler,
         a consume loop or a transaction it is written together with everything else there, and
         None is returned. Raises Invalid, with the place, for a value that is not JSON.
+
+        ``connection`` is an application's own, of psycopg, SQLAlchemy or Django: the message
+        commits with the application's rows, or vanishes with them (see ``kirby.sdk.outbox``).
         """
-        item = work.message(value, key, headers, _parents())
+        item = work.message(
+            value, key, headers, _parents(), deliver_at=deliver_at, expires_at=expires_at, id=id
+        )
+        if connection is not None:
+            return outbox.publish(connection, [work.document({self.name: [item]})])[0]
         if (mine := work.current()) is not None:
             mine.publish(self.name, item)
             return None
         [position] = _write(self.name, [item])
         return position
 
-    def publish_many(self, values: Iterable[Any], key: str | None = None) -> int:
+    async def apublish(
+        self, value: Any, key: str | None = None, headers: dict[str, Any] | None = None, **more: Any
+    ) -> int | None:
+        """``publish`` for asynchronous applications: it does not hold the event loop up.
+
+        Cancelled, it has either published or not begun to. ``connection`` is an asynchronous one of
+        psycopg or SQLAlchemy.
+        """
+        if (connection := more.pop("connection", None)) is not None:
+            item = work.message(value, key, headers, _parents(), **more)
+            return (await outbox.apublish(connection, [work.document({self.name: [item]})]))[0]
+        if work.current() is not None:
+            return self.publish(value, key, headers, **more)  # joins it, which takes no time
+        return await asynchronous.in_thread(self.publish, value, key, headers, **more)
+
+    def publish_many(
+        self, values: Iterable[Any], key: str | None = None, *, connection: Any = None
+    ) -> int:
         """Append many messages, all or none, and return how many.
 
-        An item is a value, or an ``Out`` with a key and headers of its own.
+        An item is a value, or an ``Out`` with a key, headers, times and an id of its own. With an
+        application's own ``connection`` they commit with its rows, as in ``publish``.
         """
         items = (_item(value, key) for value in values)
+        if connection is not None:
+            return len(outbox.publish(connection, self._documents(items)))
         if (mine := work.current()) is not None:
             return mine.publish_all(self.name, items)
         return self._write_pages(items)
+
+    async def apublish_many(
+        self, values: Iterable[Any], key: str | None = None, *, connection: Any = None
+    ) -> int:
+        """``publish_many`` for asynchronous applications, as ``apublish``."""
+        if connection is not None:
+            items = (_item(value, key) for value in values)
+            return len(await outbox.apublish(connection, self._documents(items)))
+        if work.current() is not None:
+            return self.publish_many(values, key)
+        return await asynchronous.in_thread(self.publish_many, list(values), key)
+
+    def _documents(self, items: Iterator[str]) -> list[str]:
+        return [work.document({self.name: page}) for page in _pages(items)]
 
     def _write_pages(self, items: Iterator[str]) -> int:
         pages = list(_pages(items))  # before the transaction, which holds readers of the topic back
@@ -112,12 +165,27 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """What a handler returns to say more than a value: a key, headers, another topic."""
+    """What a handler returns to say more than a value: a key, headers, another topic, times."""
 
     value: Any
     key: str | None = None
     headers: dict[str, Any] | None = None
     to: str | None = None
+    deliver_at: datetime | None = None
+    expires_at: datetime | None = None
+    id: str | None = None
+
+    def item(self, key: str | None, parents: tuple[int, ...]) -> str:
+        """It as a message; ``key`` unless it has its own."""
+        return work.message(
+            self.value,
+            key if self.key is None else self.key,
+            self.headers,
+            parents,
+            deliver_at=self.deliver_at,
+            expires_at=self.expires_at,
+            id=self.id,
+        )
 
 
 def topic(name: str) -> Topic:
@@ -132,7 +200,7 @@ def _parents() -> tuple[int, ...]:
 
 def _item(value: Any, key: str | None) -> str:
     if isinstance(value, Out):
-        return work.message(value.value, value.key or key, value.headers, _parents())
+        return value.item(key, _parents())
     return work.message(value, key, None, _parents())
 
 

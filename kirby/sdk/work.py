@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from kirby.core import payload
@@ -14,6 +15,7 @@ from kirby.core.errors import Invalid
 from kirby.core.subscriptions import Failure
 
 MAX_KEY = 1024  # bytes; an index of PostgreSQL holds keys of less than 2704
+MAX_ID = 200  # characters of a producer's id
 MAX_MESSAGES = 128 * 1024 * 1024  # bytes of one document; jsonb holds less than 256 MB
 CURRENT: ContextVar[Work | None] = ContextVar("kirby_work", default=None)
 
@@ -40,6 +42,7 @@ class Work:
     changes: dict[tuple[str, str], Change] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)  # of messages that are not done
     size: int = 0  # bytes of the messages
+    ended: bool = False
     _messages: list[tuple[str, str]] = field(default_factory=list)
     _undo: list[tuple[tuple[str, str], Change | None]] = field(default_factory=list)
     _mark: int = 0
@@ -123,17 +126,37 @@ class Work:
 
 def document(groups: dict[str, list[str]]) -> str:
     """A JSON object of arrays whose items are JSON text already."""
-    return (
-        "{"
-        + ",".join(f"{json.dumps(name)}:[{','.join(items)}]" for name, items in groups.items())
-        + "}"
-    )
+    return "{" + ",".join(f"{json.dumps(name)}:{_group(items)}" for name, items in groups.items()) + "}"
+
+
+def _group(items: list[str]) -> str:
+    array = f"[{','.join(items)}]"
+    return f'{{"m":{array}}}' if Special in set(map(type, items)) else array
+
+
+class Special(str):
+    """A message of the document with more to it: a time, an id (kirby.append_special)."""
+
+    __slots__ = ()
 
 
 def message(
-    value: Any, key: str | None, headers: dict[str, Any] | None, parents: tuple[int, ...]
+    value: Any,
+    key: str | None,
+    headers: dict[str, Any] | None,
+    parents: tuple[int, ...],
+    *,
+    deliver_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    id: str | None = None,
+    band: int | None = None,
+    reply_to: int | None = None,
 ) -> str:
-    """One message of the document. Raises Invalid for what cannot be stored."""
+    """One message of the document. Raises Invalid for what cannot be stored.
+
+    Times without a zone are local. ``band``: the priority, 0 first. ``reply_to``: the position of
+    the task that this message is the result of.
+    """
     parts = [f'"v":{payload.dumps(value)}']
     if key is not None:
         parts.append(f'"k":{checked_key(key)}')
@@ -143,7 +166,19 @@ def message(
         parts.append(f'"h":{payload.dumps(headers, "the headers")}')
     if parents:
         parts.append(f'"p":[{",".join(map(str, parents))}]')
-    return "{" + ",".join(parts) + "}"
+    plain = len(parts)
+    if deliver_at is not None:
+        parts.append(f'"d":"{checked_time(deliver_at, "deliver_at")}"')
+    if expires_at is not None:
+        parts.append(f'"x":"{checked_time(expires_at, "expires_at")}"')
+    if id is not None:
+        parts.append(f'"i":{checked_id(id)}')
+    if band is not None:
+        parts.append(f'"b":{band}')
+    if reply_to is not None:
+        parts.append(f'"r":{reply_to}')
+    text = "{" + ",".join(parts) + "}"
+    return text if len(parts) == plain else Special(text)
 
 
 def mutation(key: str, change: Change) -> str:
@@ -168,9 +203,29 @@ def checked_key(key: Any) -> str:
     return text
 
 
+def checked_id(id: Any) -> str:
+    """A producer's id as JSON text. Raises Invalid unless it is a string of 1 to 200 characters."""
+    if not isinstance(id, str) or not 1 <= len(id) <= MAX_ID:
+        raise Invalid(f"an id is a string of 1 to {MAX_ID} characters, not {id!r:.100}")
+    return payload.dumps(id, "the id")
+
+
+def checked_time(moment: Any, what: str) -> str:
+    """A moment as PostgreSQL reads it; without a zone it is local time. Raises Invalid."""
+    if not isinstance(moment, datetime):
+        raise Invalid(f"{what} is a datetime, not of type {type(moment).__name__}: {moment!r:.100}")
+    return (moment if moment.tzinfo is not None else moment.astimezone()).isoformat()
+
+
 def current() -> Work | None:
-    """The unit of work that this code runs in, if any."""
-    return CURRENT.get()
+    """The unit of work that this code runs in, if any. Raises Invalid if it has ended already."""
+    unit = CURRENT.get()
+    if unit is not None and unit.ended:
+        raise Invalid(
+            "the transaction or handler in which this task was started has ended, and nothing can"
+            " join it any more: start the task outside of it"
+        )
+    return unit
 
 
 @contextmanager
@@ -180,4 +235,5 @@ def entered(work: Work) -> Iterator[Work]:
     try:
         yield work
     finally:
+        work.ended = True
         CURRENT.reset(token)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from kirby.core.payload import dumps
 from kirby.server import query, topics
 from kirby.server.environments import Environment
 
@@ -60,7 +61,8 @@ SUBSCRIPTIONS = """
 # Those that do not go on by themselves first.
 UNDONE = """
     select d.position, d.key, d.reason, d.attempt, d.due_at = 'infinity' as waits,
-           nullif(d.due_at, 'infinity') as due_at, d.parked_at, d.error, m.payload
+           nullif(d.due_at, 'infinity') as due_at, d.parked_at, d.error,
+           coalesce(d.payload, m.payload) as payload, d.payload is not null as edited
       from kirby.due d
       join kirby.message m on m.topic_id = %(topic_id)s and m.position = d.position
                           and m.lane = d.lane
@@ -69,6 +71,13 @@ UNDONE = """
      limit %(limit)s
 """
 UNPARK = "select kirby.unpark(%(id)s, %(positions)s, %(actor)s)"
+EDIT = """
+    select kirby.edit_parked(%(id)s, %(position)s, %(payload)s::jsonb, %(actor)s, %(reason)s)
+"""
+LIMIT = "select kirby.limit_subscription(%(id)s, %(limits)s::jsonb)"
+AUDIT_LIMIT = """
+    select kirby.audit(%(actor)s, 'subscription_limited', %(object)s, null, %(limits)s::jsonb)
+"""
 DROP = "select kirby.drop_parked(%(id)s, %(positions)s, %(actor)s)"
 PAUSE = "select kirby.pause_subscription(%(id)s, %(paused)s, %(actor)s)"
 
@@ -122,13 +131,16 @@ class Undone:
     parked_at: datetime | None
     error: str | None
     payload: Any
+    edited: bool
 
     @property
     def status(self) -> str:
-        """In a word: parked, waiting, or when it is tried again."""
+        """In a word: parked, waiting, in hands, delayed, limited, or to be tried again."""
         if self.parked_at is not None:
             return "parked"
-        return "waiting" if self.reason == "waiting" else "in hands" if self.waits else "retry"
+        if self.reason in ("waiting", "delayed", "limited"):
+            return self.reason
+        return "in hands" if self.waits else "retry"
 
 
 def get(conn: Connection, environment: Environment, topic: str, name: str) -> Subscription:
@@ -153,6 +165,30 @@ def unpark(
 ) -> int:
     """Deliver parked messages again, all or those named; audited. Returns how many."""
     return int(query.value(conn, UNPARK, id=subscription.id, positions=positions, actor=actor))
+
+
+def edit(
+    conn: Connection,
+    subscription: Subscription,
+    position: int,
+    payload: Any,
+    *,
+    actor: str,
+    reason: str | None = None,
+) -> None:
+    """Change what a parked message says to this subscription when it is tried again; audited.
+
+    The topic keeps the message as it was published. Raises NotFound, Invalid.
+    """
+    query.value(
+        conn,
+        EDIT,
+        id=subscription.id,
+        position=position,
+        payload=dumps(payload),
+        actor=actor,
+        reason=reason,
+    )
 
 
 def drop(

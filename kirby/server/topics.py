@@ -78,12 +78,12 @@ LAST = """
      limit %(limit)s
 """
 
-# There is no index by key: the search looks at a bounded stretch of the key's one lane.
+# There is no index by key: the search looks at a bounded stretch of the lanes the key may lie in.
 BY_KEY = """
     with stretch as (
       select m.position, m.key from kirby.message m
        where m.topic_id = %(topic_id)s
-         and m.lane = kirby.lane(%(key)s, 0, %(lanes)s::smallint)
+         and m.lane = any (kirby.lanes_of(%(topic_id)s, %(key)s))
          and (%(before)s::bigint is null or m.position < %(before)s)
        order by m.position desc
        limit %(searched)s
@@ -98,7 +98,7 @@ AT = (
     MESSAGES
     + """
      where m.topic_id = %(topic_id)s
-       and m.lane = kirby.lane(%(key)s, 0, %(lanes)s::smallint)
+       and m.lane = any (kirby.lanes_of(%(topic_id)s, %(key)s))
        and m.position = any (%(positions)s)
      order by m.position desc
 """
@@ -215,7 +215,7 @@ def by_key(
     conn: Connection, topic: Topic, key: str, *, before: int | None = None, limit: int = 50
 ) -> Found:
     """The newest messages with a key, among the last SEARCHED of its lane (before a position)."""
-    where: dict[str, Any] = {"topic_id": topic.id, "lanes": topic.lanes, "key": key}
+    where: dict[str, Any] = {"topic_id": topic.id, "key": key}
     stretch = query.one(
         conn, _Stretch, BY_KEY, **where, before=before, limit=limit, searched=SEARCHED
     )

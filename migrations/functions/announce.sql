@@ -13,7 +13,6 @@ as $$
 declare
   v_announced text := coalesce(current_setting('kirby.announced', true), '');
   v_mark      text := ',' || p_topic_id || ',';
-  v_low       bigint;
 begin
   if strpos(v_announced, v_mark) > 0 and exists (
     select from pg_locks
@@ -25,8 +24,8 @@ begin
     return;
   end if;
 
-  select last_value into v_low from kirby.position;
-  perform pg_advisory_xact_lock_shared(kirby.topic_lock(p_topic_id), (v_low & 2147483647)::integer);
-  perform set_config('kirby.announced', v_announced || v_mark, true);
+  perform pg_advisory_xact_lock_shared(kirby.topic_lock(p_topic_id), (last_value & 2147483647)::integer)
+     from kirby.position;
+  v_announced := set_config('kirby.announced', v_announced || v_mark, true);
 end;
 $$;

@@ -1,5 +1,7 @@
 -- Append messages of a transaction to the topics of an environment; used by every way to publish.
--- p_messages: {"<topic>": [{"v": payload, "k": key, "h": headers, "p": [parent positions]}, …], …}
+-- p_messages: {"<topic>": [{"v": payload, "k": key, "h": headers, "p": [parent positions]}, …], …}; or,
+-- for messages with more to them (kirby.append_special), {"<topic>": {"m": [{…}, …]}, …}. A topic of
+-- which not all lanes are alike takes that way too.
 -- Returns the positions, per topic in the order given, and the topics' ids, for the notification.
 create or replace function kirby.append_messages(
   p_environment_id smallint,
@@ -22,22 +24,28 @@ begin
   topics := '{}';
   for v_name, v_messages in select t.key, t.value from jsonb_each(p_messages) t loop
     v_id := kirby.topic_id(p_environment_id, v_name);
-    select * into v_topic from kirby.topic where id = v_id;
     perform kirby.announce(v_id);
+    select * into v_topic from kirby.topic where id = v_id;  -- after the announcement: kirby.change_lanes
 
-    with numbered as (
-      select nextval('kirby.position') as position, m.k, m.v, m.h, m.p
-        from (select * from rows from (
-                jsonb_to_recordset(v_messages) as (k text, v jsonb, h jsonb, p bigint[])
-              ) with ordinality as r (k, v, h, p, n) order by n) m
-    ), inserted as (
-      insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents)
-      select n.position, v_topic.id, kirby.lane(n.k, n.position, v_topic.lanes),
-             n.k, coalesce(n.v, 'null'), n.h, p_run_id, n.p
-        from numbered n
-      returning position
-    )
-    select array_agg(i.position order by i.position) into v_new from inserted i;
+    if jsonb_typeof(v_messages) = 'object' then
+      v_new := kirby.append_special(v_topic, p_run_id, v_messages -> 'm');
+    elsif v_topic.bands > 1 or v_topic.lanes_from > 0 then
+      v_new := kirby.append_special(v_topic, p_run_id, v_messages);
+    else
+      with numbered as (
+        select nextval('kirby.position') as position, m.k, m.v, m.h, m.p
+          from (select * from rows from (
+                  jsonb_to_recordset(v_messages) as (k text, v jsonb, h jsonb, p bigint[])
+                ) with ordinality as r (k, v, h, p, n) order by n) m
+      ), inserted as (
+        insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents)
+        select n.position, v_topic.id, kirby.lane(n.k, n.position, v_topic.lanes),
+               n.k, coalesce(n.v, 'null'), n.h, p_run_id, n.p
+          from numbered n
+        returning position
+      )
+      select array_agg(i.position order by i.position) into v_new from inserted i;
+    end if;
 
     positions := positions || v_new;
     topics := topics || v_topic.id;

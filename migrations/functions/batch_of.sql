@@ -1,40 +1,39 @@
--- A claimed range as one row: its messages as arrays of the same length, payloads as one JSON
--- document. In the order of positions; those that are delivered by themselves are not in a range.
-create or replace function kirby.batch_of(
-  p_claim kirby.claim,
-  p_topic_id integer,
-  out claim_id bigint,
-  out fence bigint,
-  out attempt smallint,
-  out positions bigint[],
-  out keys text[],
-  out payloads json,
-  out headers json,
-  out recorded_at timestamptz[],
-  out run_ids bigint[],
-  out parents json
-)
+-- What is handed out of a claim, in the order of positions; those that are delivered by themselves are
+-- not in a range. What a person made of a parked message goes before what was published.
+create or replace function kirby.batch_of(p_claim kirby.claim, p_topic_id integer)
+  returns kirby.batch
   language plpgsql
   volatile
 as $$
+declare
+  v_batch kirby.batch;
+  v_apart boolean := exists (select from kirby.due d where d.subscription_id = p_claim.subscription_id);
 begin
-  claim_id := p_claim.id;
-  fence := p_claim.fence;
-  attempt := p_claim.attempt;
-  select array_agg(m.position order by m.position),
-         array_agg(m.key order by m.position),
-         json_agg(m.payload order by m.position),
-         case when count(m.headers) > 0 then json_agg(m.headers order by m.position) end,
-         array_agg(m.recorded_at order by m.position),
-         array_agg(m.run_id order by m.position),
-         case when count(m.parents) > 0 then json_agg(m.parents order by m.position) end
-    into positions, keys, payloads, headers, recorded_at, run_ids, parents
-    from kirby.message m
-   where m.topic_id = p_topic_id
-     and m.lane = p_claim.lane
-     and m.position between p_claim.first and p_claim.upto
-     and (p_claim.kind = 'due' or not exists (
-           select from kirby.due d
-            where d.subscription_id = p_claim.subscription_id and d.position = m.position));
+  if p_claim.kind = 'due' then
+    select p_claim.id, p_claim.fence, p_claim.attempt, array[m.position], array[m.key],
+           json_build_array(coalesce(d.payload, m.payload)),
+           case when m.headers is not null then json_build_array(m.headers) end,
+           array[m.recorded_at], array[m.run_id],
+           case when m.parents is not null then json_build_array(m.parents) end
+      into v_batch
+      from kirby.message m
+      left join kirby.due d on d.subscription_id = p_claim.subscription_id and d.position = m.position
+     where m.topic_id = p_topic_id and m.lane = p_claim.lane and m.position = p_claim.first;
+  else
+    select p_claim.id, p_claim.fence, p_claim.attempt, array_agg(m.position), array_agg(m.key),
+           json_agg(m.payload),
+           case when count(m.headers) > 0 then json_agg(m.headers) end,
+           array_agg(m.recorded_at), array_agg(m.run_id),
+           case when count(m.parents) > 0 then json_agg(m.parents) end
+      into v_batch
+      from (select * from kirby.message r
+             where r.topic_id = p_topic_id and r.lane = p_claim.lane
+               and r.position between p_claim.first and p_claim.upto
+               and (not v_apart or not exists (
+                     select from kirby.due d
+                      where d.subscription_id = p_claim.subscription_id and d.position = r.position))
+             order by r.position) m;
+  end if;
+  return v_batch;
 end;
 $$;

@@ -22,21 +22,23 @@ begin
                   and d.due_at = 'infinity' and d.parked_at is null and d.reason <> 'waiting') then
       perform kirby.close_due(p_subscription, p_claim.first);
     end if;
-    return null;
   elsif p_upto >= p_claim.last or p_upto >= p_claim.upto and not p_claim.suspect then
     delete from kirby.claim where id = p_claim.id;
-    perform kirby.forget_done(p_subscription.id, p_claim.lane);
-    return null;
+    perform kirby.forget_done(p_claim);
+  else
+    update kirby.claim
+       set first = p_upto + 1, upto = greatest(upto, p_upto + 1), attempt = 1,
+           lease_until = case when p_upto < p_claim.upto or p_more then kirby.now() + p_lease
+                              else '-infinity' end
+     where id = p_claim.id
+    returning * into v_claim;
   end if;
 
-  update kirby.claim
-     set first = p_upto + 1, upto = greatest(upto, p_upto + 1), attempt = 1,
-         lease_until = case when p_upto < p_claim.upto or p_more then kirby.now() + p_lease
-                            else '-infinity' end
-   where id = p_claim.id
-  returning * into v_claim;
-  if p_upto < p_claim.upto or not p_more then
-    return null;  -- the worker has the rest of it in its hands, or wants no more
+  if p_subscription.key_in_flight is not null then
+    perform kirby.free_keys(p_subscription, p_claim, p_upto);
+  end if;
+  if v_claim.id is null or p_upto < p_claim.upto or not p_more then
+    return null;  -- it is gone, the worker has the rest of it in its hands, or wants no more
   end if;
   return kirby.open_claim(p_subscription, v_claim);
 end;

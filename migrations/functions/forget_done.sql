@@ -1,9 +1,14 @@
--- Forget what was noted as done in a lane whose range is settled. See kirby.close_due.
-create or replace function kirby.forget_done(p_subscription_id integer, p_lane smallint)
+-- Forget what was noted as done in a range that is settled, unless another open range covers it; it may
+-- have been noted before the range shrank, so all that lies below counts. See kirby.close_due.
+create or replace function kirby.forget_done(p_claim kirby.claim)
   returns void
   language sql
   volatile
 as $$
-  delete from kirby.due
-   where subscription_id = p_subscription_id and lane = p_lane and reason = 'done';
+  delete from kirby.due d
+   where d.subscription_id = p_claim.subscription_id and d.lane = p_claim.lane and d.reason = 'done'
+     and d.position <= p_claim.last
+     and not exists (select from kirby.claim c
+                      where c.subscription_id = d.subscription_id and c.lane = d.lane
+                        and c.kind = 'range' and d.position between c.first and c.last);
 $$;

@@ -1,4 +1,5 @@
--- The subscription, if it is in the environment of whoever asks. KB002 otherwise; KB003.
+-- The subscription, if it is in the environment of whoever asks; one with limits is locked, so that two
+-- who claim at once do not exceed them together. KB002 otherwise; KB003.
 create or replace function kirby.own_subscription(
   p_subscription_id integer,
   out subscription kirby.subscription,
@@ -11,7 +12,7 @@ as $$
 declare
   v_who record;
 begin
-  select * into v_who from kirby.principal();
+  v_who := kirby.principal();
   environment_id := v_who.environment_id;
   run_id := v_who.run_id;
   select s.* into subscription
@@ -19,6 +20,9 @@ begin
    where s.id = p_subscription_id and t.environment_id = v_who.environment_id;
   if not found then
     perform kirby.fail('KB002', format('there is no subscription %s in this environment', p_subscription_id));
+  end if;
+  if kirby.is_limited(subscription) then
+    select s.* into subscription from kirby.subscription s where s.id = p_subscription_id for no key update;
   end if;
 end;
 $$;

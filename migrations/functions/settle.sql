@@ -29,22 +29,23 @@ as $$
 declare
   v_claim kirby.claim;
   v_own   record;
+  v_new   record;
   v_next  kirby.claim;
+  v_batch kirby.batch;
 begin
   select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence for update;
   if not found then
     perform kirby.fail('KB005', 'the claim was lost to another worker: its lease ended before the work was done');
   end if;
-  select * into v_own from kirby.own_subscription(v_claim.subscription_id);
+  v_own := kirby.own_subscription(v_claim.subscription_id);
   if p_upto < v_claim.first then
-    return query select null::integer[], null::bigint, null::bigint, null::smallint, null::bigint[],
-                        null::text[], null::json, null::json, null::timestamptz[], null::bigint[], null::json;
+    return next;
     return;
   end if;
 
   if p_messages <> '{}' then
-    select a.topics into topics
-      from kirby.append_messages(v_own.environment_id, v_own.run_id, p_messages) a;
+    v_new := kirby.append_messages(v_own.environment_id, v_own.run_id, p_messages);
+    topics := v_new.topics;
   end if;
   if p_mutations <> '{}' then
     perform kirby.append_mutations(v_own.environment_id, v_own.run_id, p_mutations);
@@ -61,10 +62,10 @@ begin
   end if;
 
   if v_next.id is null then
-    return query select settle.topics, null::bigint, null::bigint, null::smallint, null::bigint[],
-                        null::text[], null::json, null::json, null::timestamptz[], null::bigint[], null::json;
+    return next;
   else
-    return query select settle.topics, b.* from kirby.batch_of(v_next, (v_own.subscription).topic_id) b;
+    v_batch := kirby.batch_of(v_next, (v_own.subscription).topic_id);
+    return query select settle.topics, (v_batch).*;
   end if;
 end;
 $$;

@@ -48,9 +48,13 @@ begin
      and (s.on_failure, s.max_attempts) is distinct from
          (coalesce(p_on_failure, s.on_failure), coalesce(p_max_attempts, s.max_attempts));
 
-  insert into kirby.cursor (subscription_id, lane)
-  select subscribe.subscription_id, l.lane
-    from kirby.topic t, generate_series(0, t.lanes - 1) as l (lane)
+  -- Behind what retention removed; the lock that the reference to the topic took keeps it from removing more.
+  insert into kirby.cursor (subscription_id, lane, position, delivered)
+  select subscribe.subscription_id, l.lane, coalesce(r.gone_to, 0), coalesce(n.gone, 0)
+    from kirby.topic t
+   cross join lateral generate_series(0, t.lanes - 1) as l (lane)
+    left join kirby.topic_retention r on r.topic_id = t.id
+    left join kirby.topic_count n on n.topic_id = t.id and n.lane = l.lane
    where t.id = subscribe.topic_id
       on conflict do nothing;
 end;

@@ -17,6 +17,7 @@ begin
        set fence = nextval('kirby.fence'),
            suspect = c.suspect or (c.lease_until > '-infinity' and not kirby.host_is_lost(c.run_id)),
            run_id = p_run_id,
+           holder = current_setting('kirby.holder', true),
            lease_until = kirby.now() + p_lease
      where c.id = (select e.id from kirby.claim e
                     where e.subscription_id = p_subscription.id and e.lease_until <= kirby.now()

@@ -1,8 +1,8 @@
 -- Claim the next range of a lane that has messages; NULL if there is none. An ordered subscription has
--- one open range a lane, a shared one any number.
+-- one open range a lane, a shared one any number. A range is bounded by number and by size.
 --
--- Lanes are tried one at a time in a random order; each is locked alone and then looked at again, since
--- another worker may have claimed it between the look and the lock.
+-- Lanes are tried one at a time in a random order, band by band (but one time in sixteen, so that a low
+-- band does not starve). With a backlog the first one at random will do; else all are looked at.
 create or replace function kirby.take_lane(
   p_subscription kirby.subscription,
   p_run_id bigint,
@@ -15,41 +15,38 @@ create or replace function kirby.take_lane(
 as $$
 declare
   v_horizon bigint := kirby.horizon(p_subscription.topic_id);
+  v_ordered boolean := p_subscription.mode = 'ordered';
+  v_topic   kirby.topic;
+  v_width   integer;
   v_lane    smallint;
-  v_cursor  kirby.cursor;
-  v_first   bigint;
-  v_last    bigint;
   v_claim   kirby.claim;
 begin
+  select * into v_topic from kirby.topic where id = p_subscription.topic_id;
+  v_width := v_topic.lanes / case when random() < 0.9375 then v_topic.bands else 1 end;
+  if v_ordered and v_topic.lanes_from > 0 then
+    v_horizon := kirby.barrier(p_subscription, v_horizon);
+  end if;
+
+  if v_width = v_topic.lanes then
+    v_lane := floor(random() * v_topic.lanes);
+    v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);
+    if v_claim.id is not null then
+      return v_claim;
+    end if;
+  end if;
+
   for v_lane in
     select c.lane from kirby.cursor c
      where c.subscription_id = p_subscription.id
-       and not kirby.lane_is_taken(p_subscription, c.lane)
+       and not (v_ordered and exists (
+             select from kirby.claim o
+              where o.subscription_id = p_subscription.id and o.lane = c.lane and o.kind = 'range'))
        and exists (select from kirby.message m
                     where m.topic_id = p_subscription.topic_id and m.lane = c.lane
                       and m.position > c.position and m.position <= v_horizon)
-     order by random()
+     order by c.lane / v_width, random()
   loop
-    select * into v_cursor from kirby.cursor c
-     where c.subscription_id = p_subscription.id and c.lane = v_lane
-       for no key update skip locked;
-    continue when not found;
-    continue when kirby.lane_is_taken(p_subscription, v_lane);
-
-    select min(m.position), max(m.position) into v_first, v_last
-      from (select position from kirby.message
-             where topic_id = p_subscription.topic_id and lane = v_lane
-               and position > v_cursor.position and position <= v_horizon
-             order by position limit p_limit) m;
-    continue when v_first is null;
-
-    perform kirby.forget_done(p_subscription.id, v_lane);
-    update kirby.cursor set position = v_last
-     where subscription_id = p_subscription.id and lane = v_lane;
-    insert into kirby.claim (subscription_id, lane, first, last, upto, run_id, lease_until)
-    values (p_subscription.id, v_lane, v_first, v_last, v_last, p_run_id, kirby.now() + p_lease)
-    returning * into v_claim;
-    v_claim := kirby.open_claim(p_subscription, v_claim);
+    v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);
     if v_claim.id is not null then
       return v_claim;
     end if;

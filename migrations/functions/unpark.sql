@@ -1,4 +1,5 @@
--- Deliver parked messages of a subscription again, all or those named; returns how many.
+-- Deliver parked messages of a subscription again, all or those named; returns how many. Where the
+-- messages after them went on meanwhile, they come out of turn (kirby.put_off).
 create or replace function kirby.unpark(
   p_subscription_id integer,
   p_positions bigint[],
@@ -15,8 +16,10 @@ declare
 begin
   with freed as (
     update kirby.due d
-       set parked_at = null, due_at = kirby.now(), attempt = 0, reason = 'ready'
-     where d.subscription_id = p_subscription_id and d.parked_at is not null
+       set parked_at = null, due_at = kirby.now(), attempt = 0,
+           reason = case s.on_failure when 'park' then 'delayed' else 'ready' end
+      from kirby.subscription s
+     where s.id = d.subscription_id and d.subscription_id = p_subscription_id and d.parked_at is not null
        and (p_positions is null or d.position = any (p_positions))
     returning d.position
   )

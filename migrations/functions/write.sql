@@ -14,10 +14,14 @@ create or replace function kirby.write(
 as $$
 declare
   v_who record;
+  v_new record;
 begin
-  select * into v_who from kirby.principal();
-  select a.positions, a.topics into positions, topics
-    from kirby.append_messages(v_who.environment_id, v_who.run_id, p_messages) a;
-  perform kirby.append_mutations(v_who.environment_id, v_who.run_id, p_mutations);
+  v_who := kirby.principal();
+  v_new := kirby.append_messages(v_who.environment_id, v_who.run_id, p_messages);
+  positions := v_new.positions;
+  topics := v_new.topics;
+  if p_mutations <> '{}' then
+    perform kirby.append_mutations(v_who.environment_id, v_who.run_id, p_mutations);
+  end if;
 end;
 $$;

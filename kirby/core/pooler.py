@@ -1,0 +1,82 @@
+"""A connection through a pooler (pgbouncer), where no session outlives a transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import psycopg
+
+BACKEND = "select pg_backend_pid()"
+PRESENT = "select set_config(name, value, true) from unnest(%s::text[], %s::text[]) s (name, value)"
+
+
+def stands_before(conn: psycopg.Connection[Any]) -> bool:
+    """Whether a pooler stands between us and PostgreSQL: it gives out numbers of its own.
+
+    In which mode it pools cannot be seen from here, so that of transactions is assumed, which is
+    right in all modes: a setting that stayed behind would hand our token to a stranger.
+    """
+    [[pid]] = conn.execute(BACKEND).fetchall()
+    return bool(pid != conn.info.backend_pid)
+
+
+class Pooled(psycopg.Connection[Any]):
+    """A connection whose every transaction begins with who we are, and leaves nothing behind.
+
+    A lone statement travels with its settings in one round trip, as one transaction. Nothing is
+    prepared, and nothing can be listened to. Copies and ``executemany`` belong into a transaction.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepare_threshold = None
+        self.cursor_factory = Cursor
+        self.turn = threading.RLock()  # statements of two threads must not share a pipeline
+        self._names: list[str] = []
+        self._values: list[str] = []
+
+    def remember(self, settings: Mapping[str, str]) -> None:
+        """The settings that every transaction is to begin with."""
+        self._names, self._values = list(settings), list(settings.values())
+
+    def present(self) -> None:
+        """Set them for the transaction that is open."""
+        if self._names:
+            psycopg.Cursor(self).execute(PRESENT, [self._names, self._values])
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the next statement would be a transaction of its own."""
+        idle = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        return self.autocommit and idle and self._pipeline is None
+
+    def unit(self) -> AbstractContextManager[Any]:
+        """What is done in it is one transaction: in one round trip if libpq can."""
+        return self.pipeline() if psycopg.Pipeline.is_supported() else self.transaction()
+
+    @contextmanager
+    def transaction(self, *args: Any, **kwargs: Any) -> Iterator[psycopg.Transaction]:
+        with self.turn:
+            is_outermost = self.is_alone
+            with super().transaction(*args, **kwargs) as transaction:
+                if is_outermost:
+                    self.present()
+                yield transaction
+
+
+class Cursor(psycopg.Cursor[Any]):
+    """A cursor whose lone statements are transactions that begin with the settings."""
+
+    _conn: Pooled
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Cursor:
+        with self._conn.turn:
+            if not self._conn.is_alone:
+                return super().execute(query, params, **options)
+            with self._conn.unit():
+                self._conn.present()
+                super().execute(query, params, **options)
+            return self

@@ -1,0 +1,184 @@
+"""A subscription in the hands of a worker: claim, settle, keep the lease, give back."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Sequence
+
+import psycopg
+
+from kirby.core import subscriptions, topics
+from kirby.core.errors import Fenced, Invalid, KirbyError
+from kirby.core.subscriptions import Batch
+from kirby.sdk import session, work
+from kirby.sdk.stop import Stop
+from kirby.sdk.streams import DEFAULT, Policy
+
+SOON = 0.02  # seconds between looks at what should be there and is not
+
+
+class Consumer:
+    """One subscription of one thread: the batch it holds, and how to get the next."""
+
+    def __init__(
+        self, mine: session.Session, topic: str, name: str, limit: int, policy: Policy = DEFAULT
+    ) -> None:
+        self._session = mine
+        self._topic = topic
+        self._name = name
+        self._policy = policy
+        self.limit = limit
+        self.batch: Batch | None = None
+        self.first = 0  # the first message of the batch that is not settled
+        self.stop = Stop()
+        self.id, self.topic_id = mine.persist(self._subscribe)
+        mine.holding(self._claims)
+
+    def _subscribe(self) -> tuple[int, int]:
+        conn = self._session.connection
+        found, topic_id = subscriptions.subscribe(
+            conn,
+            self._topic,
+            self._name,
+            "ordered" if self._policy.ordered else "shared",
+            on_failure=self._policy.on_failure,
+            max_attempts=self._policy.max_attempts,
+        )
+        limits = {name: limit for name, limit in self._policy.limits.items() if limit is not None}
+        if limits:  # others are an operator's to set
+            subscriptions.limit(conn, found, limits)
+        return found, topic_id
+
+    def listen(self) -> None:
+        """Have the session woken by what is published to the topic."""
+        self._session.persist(lambda: self._session.listen(self.topic_id))
+
+    @property
+    def channel(self) -> str:
+        """Where a publish to the topic is announced."""
+        return topics.channel(self.topic_id)
+
+    def claim(self) -> Batch | None:
+        """The batch that is held, a new one if need be; None if there is nothing to do."""
+        if self.batch is None:
+            self._hold(self._persist_claim())
+        return self.batch
+
+    def _persist_claim(self) -> Batch | None:
+        try:
+            return self._session.persist(
+                lambda: subscriptions.claim(self._session.connection, self.id, self.limit),
+                lambda: self.stop.asked,
+            )
+        except Invalid:  # so many messages of that size do not fit into one answer
+            if self.limit == 1:
+                raise
+            self.limit = max(1, self.limit // 10)
+            return self._persist_claim()
+
+    def await_database(self) -> None:
+        """Return when the database answers, or when it is time to stop. Raises Unavailable then."""
+        mine = self._session
+        mine.drop()
+        mine.persist(lambda: mine.connection, lambda: self.stop.asked)
+
+    def _hold(self, batch: Batch | None) -> None:
+        self.batch, self.first = batch, 0
+        if batch is not None:
+            self._session.found()
+
+    def _claims(self) -> list[int]:
+        return [batch.claim_id] if (batch := self.batch) is not None else []
+
+    def settle(self, batch: Batch, done: work.Work, count: int, *, more: bool) -> None:
+        """Acknowledge the next ``count`` messages with what they wrote; with ``more``, claim on.
+
+        A settle whose outcome was lost with the connection is tried again: if it had happened, the
+        claim is gone and the batch is dropped, otherwise it happens now. Raises Conflict.
+        """
+        last = self.first + count
+        whole = last == len(batch.positions)
+        upto = batch.positions[last - 1]
+        try:
+            settled = self._persist_settle(batch, done, upto, self.limit if whole and more else 0)
+        except Fenced:
+            self._hold(None)
+            return
+        self._session.notifier.notify(settled.topics)
+        if whole:
+            self._hold(settled.next)
+        else:
+            self.first = last
+
+    def _persist_settle(
+        self, batch: Batch, done: work.Work, upto: int, next: int
+    ) -> subscriptions.Settled:
+        messages, mutations = done.messages(), done.mutations()
+        try:
+            return self._session.persist(
+                lambda: subscriptions.settle(
+                    self._session.connection,
+                    batch,
+                    messages=messages,
+                    mutations=mutations,
+                    upto=upto,
+                    next=next,
+                    failures=done.failures,
+                )
+            )
+        except Invalid:
+            if next == 0:
+                raise
+            return self._persist_settle(batch, done, upto, 0)
+
+    def renew(self, by: session.Session | None = None) -> None:
+        """Keep the batch for another lease; if it is lost, the next settle says so."""
+        if (batch := self.batch) is not None:
+            with contextlib.suppress(KirbyError, psycopg.Error):
+                subscriptions.renew((by or self._session).connection, batch)
+
+    def release(self, *, suspect: bool = False, by: session.Session | None = None) -> None:
+        """Give back what is not settled, so that others need not wait for the lease to end.
+
+        ``suspect``: the handling broke off, so the messages come again one by one, and are counted.
+        """
+        if (batch := self.batch) is not None:
+            self._hold(None)
+            with contextlib.suppress(KirbyError):
+                subscriptions.release((by or self._session).connection, batch, suspect=suspect)
+
+
+def pause(mine: session.Session, consumers: Sequence[Consumer], poll: float, stop: Stop) -> float:
+    """For how many seconds nothing is to be done unless a topic is written to. Raises Unavailable
+    when it is time to stop."""
+    ids = [consumer.id for consumer in consumers]
+    planned = mine.persist(lambda: subscriptions.next_due(mine.connection, ids), lambda: stop.asked)
+    jittered = poll * random.uniform(0.75, 1.25)  # noqa: S311
+    return jittered if planned is None else min(jittered, max(planned, SOON))
+
+
+class Renewal:
+    """A thread that renews the leases of all consumers while handlers run."""
+
+    def __init__(self, consumers: Sequence[Consumer]) -> None:
+        self._consumers = consumers
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kirby-leases", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+
+    def _run(self) -> None:
+        while not self._end.wait(renewal_pause()):
+            for consumer in self._consumers:
+                consumer.renew()
+
+
+def renewal_pause() -> float:
+    """Seconds between renewals: two may fail before a lease ends."""
+    return subscriptions.LEASE.total_seconds() / 3

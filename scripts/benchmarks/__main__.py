@@ -1,0 +1,76 @@
+"""scripts/bench: measure, and show what came out."""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import signal
+import sys
+import time
+
+from benchmarks import machine, page, rows, table
+from benchmarks.bench import FULL, QUICK, Bench
+from benchmarks.house import House, Missing
+
+SUBJECTS = (
+    "publish", "redis_streams", "pgq", "pipeline", "latency", "tasks", "pinned",
+    "memory", "growth", "recovery",
+)  # fmt: skip
+
+
+def main():
+    options = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
+    house = House()
+    try:
+        started = time.monotonic()
+        bench = Bench(house, options.size)
+        found = [row for name in options.only or SUBJECTS for row in measure(bench, name)]
+        seconds = round(time.monotonic() - started)
+        facts = machine.facts(house, options.size, options.mode, seconds)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        house.close()
+    if options.json:
+        print(json.dumps(rows.document(found, **facts), indent=1, ensure_ascii=False))
+    else:
+        table.show(found, facts)
+    if options.write:
+        page.write(found, facts)
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Kirby beside its peers and beside the limits."
+    )
+    parser.add_argument("--quick", action="store_true", help="a few minutes: smaller counts, 3 rounds")
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, metavar="NAME", help=" ".join(SUBJECTS))
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--write", action="store_true", help="refresh docs/benchmarks.md and .svg")
+    parser.add_argument("--rounds", type=int, help="instead of 5, or 3 with --quick")
+    parser.add_argument("--scale", type=float, help="multiply all counts, to try a change")
+    options = parser.parse_args(arguments)
+    options.mode = "quick" if options.quick else "full"
+    changed = {k: v for k in ("rounds", "scale") if (v := getattr(options, k)) is not None}
+    options.size = dataclasses.replace(QUICK if options.quick else FULL, **changed)
+    return options
+
+
+def measure(bench, name):
+    """The rows of one subject; if it cannot be measured, one that says why."""
+    bench.say(f"{name} …")
+    subject = importlib.import_module(f"benchmarks.subjects.{name}")
+    found = []
+    try:
+        for row in subject.measure(bench):
+            bench.say(f"  {table.line(row)}")
+            found.append(row)
+    except Missing as error:
+        figure = rows.Figure(missing=str(error))
+        found.append(rows.Row(subject.GROUP, name, figure, figure, peer=str(error)))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The servers that a run compares, each started when it is first needed, in one temporary folder."""
+
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from benchmarks import children
+from kirby.server import roles, schema
+from kirby.server.postgres import Postgres
+
+PG15 = Path("/usr/lib/postgresql/15/bin")
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+PATIENCE = 60  # seconds for a server to answer
+
+
+class Missing(Exception):
+    """A peer is not to be had on this machine; the text says why."""
+
+
+class House:
+    """Everything that runs, and the folder it runs in. ``close`` ends and removes all of it."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="kirby-bench-"))
+        self.versions = {}
+        self.databases = {}  # of peers that keep theirs over several measurements: name, DSN
+        self._postgres = {}
+        self._ports = {}
+        self._numbers = itertools.count()
+
+    def close(self):
+        children.stop_all()
+        for server in self._postgres.values():
+            server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def path(self, name):
+        return self.folder / name
+
+    def fresh(self, name):
+        """A name that was not used before: a topic, a queue, a file of one measurement."""
+        return f"{name}_{next(self._numbers)}"
+
+    # PostgreSQL
+
+    def postgres(self, major=18):
+        """The embedded server, or Debian's 15, with the durability that PostgreSQL begins with."""
+        if major not in self._postgres:
+            with _bindir(PG15 if major == 15 else None):
+                server = Postgres(self.folder / f"postgres-{major}")
+                self._postgres[major] = server
+                server.start()
+            with psycopg.connect(server.dsn("postgres")) as conn:
+                [version] = conn.execute("show server_version").fetchone()
+            self.versions["PostgreSQL" + (" 15" if major == 15 else "")] = version.split()[0]
+        return self._postgres[major]
+
+    def database(self, name, major=18):
+        """A new, empty database; the DSN of its owner, who is a superuser."""
+        server = self.postgres(major)
+        with psycopg.connect(server.dsn("postgres"), autocommit=True) as conn:
+            conn.execute(f'create database "{name}"')
+        return server.dsn(name)
+
+    def kirby(self, name, major=18):
+        """A database with Kirby's schema; the DSN of kirby_server, as ``kirby dev`` makes it."""
+        dsn = self.database(name, major)
+        schema.migrate(dsn)
+        known = roles.passwords(self.path(f"roles-{major}.json"))
+        return roles.open_logins(dsn, known)["kirby_server"]
+
+    def admin(self, name, major=18):
+        """A connection of the owner to a database."""
+        return psycopg.connect(self.postgres(major).dsn(name), autocommit=True)
+
+    # Redis and RabbitMQ
+
+    def redis(self):
+        """The port of a Redis that appends everything to its file and syncs it every second."""
+        if "Redis" not in self._ports:
+            program = _program("redis-server")
+            self.path("redis").mkdir()
+            port = free_port()
+            settings = ["--port", port, "--bind", "127.0.0.1", "--dir", self.path("redis")]
+            settings += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+            children.spawn([program, *settings], self.path("redis.log"))
+            await_port(port)
+            self._ports["Redis"] = port
+            said = subprocess.run([program, "--version"], capture_output=True, text=True)
+            self.versions["Redis"] = said.stdout.partition("v=")[2].split()[0]
+        return self._ports["Redis"]
+
+    def rabbitmq(self):
+        """The port of a RabbitMQ with nothing but its defaults."""
+        if "RabbitMQ" not in self._ports:
+            if not RABBITMQ.exists():
+                raise Missing("rabbitmq-server is not installed")
+            port = self._start_rabbitmq()
+            self._ports["RabbitMQ"] = port
+            said = self.path("rabbitmq.log").read_text(errors="replace")
+            self.versions["RabbitMQ"] = said.partition("RabbitMQ ")[2].split()[0]
+        return self._ports["RabbitMQ"]
+
+    def _start_rabbitmq(self):
+        folder, port, mapper = self.path("rabbitmq"), free_port(), free_port()
+        folder.mkdir()
+        (folder / "plugins").write_text("[].")
+        (folder / "rabbitmq.conf").touch()
+        env = children.environ(
+            HOME=str(folder),
+            ERL_EPMD_PORT=str(mapper),
+            ERL_EPMD_ADDRESS="127.0.0.1",
+            RABBITMQ_NODENAME="bench@localhost",
+            RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
+            RABBITMQ_NODE_PORT=str(port),
+            RABBITMQ_DIST_PORT=str(free_port()),
+            RABBITMQ_MNESIA_BASE=str(folder / "data"),
+            RABBITMQ_LOG_BASE=str(folder / "log"),
+            RABBITMQ_ENABLED_PLUGINS_FILE=str(folder / "plugins"),
+            RABBITMQ_CONFIG_FILE=str(folder / "rabbitmq"),
+            RABBITMQ_CONF_ENV_FILE=str(folder / "none"),
+            RABBITMQ_PID_FILE=str(folder / "pid"),
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}",
+        )
+        # Erlang's port mapper as a child of ours, or it would stay behind as a daemon.
+        children.spawn([_program("epmd"), "-port", mapper], self.path("epmd.log"), env)
+        await_port(mapper)
+        children.spawn([RABBITMQ], self.path("rabbitmq.log"), env)
+        await_port(port)
+        return port
+
+
+def _program(name):
+    if (found := shutil.which(name)) is None:
+        raise Missing(f"{name} is not installed")
+    return found
+
+
+@contextmanager
+def _bindir(folder):
+    """Let Kirby's launcher take PostgreSQL from this folder, or from where it finds it by itself."""
+    if folder is not None and not folder.is_dir():
+        raise Missing("PostgreSQL 15 is not installed")
+    before = os.environ.pop("KIRBY_PG_BINDIR", None)
+    if folder is not None:
+        os.environ["KIRBY_PG_BINDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("KIRBY_PG_BINDIR", None)
+        if before is not None:
+            os.environ["KIRBY_PG_BINDIR"] = before
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def await_port(port):
+    """Return when something listens there. Raises Missing when nothing does for a minute."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise Missing(f"the server on port {port} did not start")

@@ -1,0 +1,1 @@
+"""The contenders: what runs in processes of its own, as a user of each would write it."""

@@ -1,0 +1,1 @@
+"""What is measured: each module yields the rows of one subject."""
