@@ -14,6 +14,15 @@ begin
     end if;
   end loop;
 
+  -- Who holds up the log, and for how long, is in the statistics of other sessions.
+  if not pg_has_role('kirby_server', 'pg_read_all_stats', 'member') then
+    begin
+      grant pg_read_all_stats to kirby_server;
+    exception when insufficient_privilege or unique_violation then
+      null;  -- not this administrator's to give: kirby db check says what is missing
+    end;
+  end if;
+
   if not pg_has_role(current_user, 'kirby_owner', 'member') then
     execute format('grant kirby_owner to %I', current_user);
   end if;

@@ -26,13 +26,13 @@ def shop(house):
     """The DSN of an application whose login has a table of its own, and no right in Kirby."""
     house.conn.execute(ROLE)
     house.conn.execute("revoke kirby_worker, kirby_server from kirby_test_shop")
-    house.conn.execute("create table basket (id integer primary key)")
-    house.conn.execute("grant all on basket to kirby_test_shop")
+    house.conn.execute("create table public.basket (id integer primary key)")
+    house.conn.execute("grant all on public.basket to kirby_test_shop")
     return make_conninfo(house.dsn, user=LOGIN, password=PASSWORD)
 
 
 def baskets(house):
-    return [id for (id,) in house.ask("select id from basket order by id")]
+    return [id for (id,) in house.ask("select id from public.basket order by id")]
 
 
 class Psycopg:
@@ -159,11 +159,13 @@ class Django:
     """The connection that everybody imports from django.db."""
 
     def __init__(self, dsn):
+        import django
         from django.conf import settings
         from django.db import connections
 
         if not settings.configured:
             settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}})
+            django.setup()
         parts = conninfo_to_dict(dsn)
         names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
         connections.close_all()

@@ -211,5 +211,5 @@ def test_what_nobody_published_cannot_be_taken_back(reader):
 
 
 def test_a_time_is_a_time(reader):
-    naive = datetime(2000, 1, 1)  # noqa: DTZ001
+    naive = datetime(2000, 1, 1)
     assert '"d":"2000-01-01T00:00:00' in message(1, None, None, (), deliver_at=naive)

@@ -12,7 +12,8 @@ import psycopg2
 import pytest
 import sqlalchemy
 from fix_applications import LOGIN, application, baskets, shop_fixture  # noqa: F401
-from fix_sdk import FOREIGN, house_fixture, sdk_fixture  # noqa: F401
+from fix_runs import Runs
+from fix_sdk import FOREIGN, house_fixture, sdk_fixture, stop_after  # noqa: F401
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import orm
 
@@ -101,12 +102,12 @@ def test_in_autocommit_many_are_all_or_none(sdk, conn, monkeypatch):
         calls.append(document)
         return write(conn, document if len(calls) == 1 else "{")
 
-    monkeypatch.setattr(kirby.sdk.outbox, "_write", fail_at_the_second)
-    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
-        orders.publish_many(range(2500), connection=conn)
+    with monkeypatch.context() as patch:
+        patch.setattr(kirby.sdk.outbox, "_write", fail_at_the_second)
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            orders.publish_many(range(2500), connection=conn)
     assert sdk.values("orders") == []
 
-    monkeypatch.undo()
     orders.publish_many(range(2500), connection=conn)
     assert sdk.values("orders") == list(range(2500))
     assert orders.publish_many([], connection=conn) == 0
@@ -162,10 +163,10 @@ def test_in_a_handler_it_goes_to_the_connection_and_names_its_parents(sdk, conn)
     def bill(value):
         with conn.transaction():
             kirby.topic("ledger").publish("booked", connection=conn)
-        fix_applications_stop()
+        stop()
         raise Broken
 
-    fix_applications_stop = __import__("fix_sdk").stop_after(1)
+    stop = stop_after(1)
     kirby.run()
 
     [booked] = kirby.topic("ledger").read()
@@ -173,11 +174,12 @@ def test_in_a_handler_it_goes_to_the_connection_and_names_its_parents(sdk, conn)
 
 
 def test_two_transactions_that_overlap_are_read_in_one_order(sdk, shop, conn):
+    first = orders.publish("first")
     with psycopg.connect(shop) as early:
         orders.publish("early", connection=early)
         orders.publish("late", connection=conn)
-        assert list(orders.read()) == []  # early is still to come
-    assert [message.value for message in orders.read()] == ["early", "late"]
+        assert list(orders.read(after=first)) == []  # early is still to come
+    assert [message.value for message in orders.read(after=first)] == ["early", "late"]
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
@@ -208,12 +210,13 @@ def test_the_token_of_the_process_decides_where(sdk, conn, monkeypatch):
 
 
 def test_a_run_publishes_as_itself(sdk, conn, monkeypatch):
-    sdk.give_token("of-run", "dev", run_id=77)
+    run_id = Runs(sdk.conn).start("")
+    sdk.give_token("of-run", "dev", run_id)
     monkeypatch.setenv("KIRBY_TOKEN", "of-run")
 
     orders.publish(1, connection=conn)
 
-    assert sdk.ask("select run_id from kirby.message") == [(77,)]
+    assert sdk.ask("select run_id from kirby.message") == [(run_id,)]
 
 
 def test_a_bad_token_is_refused(conn, monkeypatch):
@@ -320,7 +323,7 @@ def test_what_the_application_made_of_its_connection_is_not_touched_and_not_in_t
         assert conn.execute("show search_path").fetchone() == {"search_path": "odder"}
         conn.commit()
         names = conn.execute("select count(*)::int4 as n from pg_prepared_statements"
-                             " where statement like '%publish_within%'").fetchone()  # fmt: skip
+                             " where statement like 'select positions%'").fetchone()  # fmt: skip
         assert names == {"n": 0}
     assert [(m.value, m.key) for m in orders.read()] == [({"a": "\u20ac"}, "\u20ac")]
 
@@ -349,8 +352,6 @@ def test_readers_are_woken_by_the_commit_and_once(sdk, shop):
 
 
 def test_a_waiting_worker_gets_it_at_once(sdk, conn, monkeypatch):
-    from fix_sdk import stop_after
-
     monkeypatch.setattr("kirby.sdk.loop.POLL", 3600)
     seen, stop = [], stop_after(2)
 
@@ -365,6 +366,21 @@ def test_a_waiting_worker_gets_it_at_once(sdk, conn, monkeypatch):
     kirby.run()
 
     assert seen == ["first", "second"]
+
+
+def test_an_application_can_do_without(sdk, conn):
+    orders.publish("first")
+    conn.execute("set kirby.wake = off")
+    with psycopg.connect(sdk.dsn, autocommit=True) as listener:
+        listener.execute(db.listen(f"kirby_topic_{sdk.topic_id('orders')}"))
+        orders.publish("quiet", connection=conn)
+        conn.execute("set kirby.wake = on")
+        orders.publish("loud", connection=conn)
+        [first] = listener.notifies(timeout=10, stop_after=1)
+
+        assert first.pid == conn.info.backend_pid
+        assert list(listener.notifies(timeout=0.1)) == []
+    assert sdk.values("orders") == ["first", "quiet", "loud"]
 
 
 # Errors
@@ -495,8 +511,8 @@ def test_sqlalchemys_own_errors_stay_its_own(shop):
     with orm.Session(engine) as session:
         session.add(fix_applications.Basket(id=1))
         session.flush()
-        session.add(fix_applications.Basket(id=2))
         session.execute(sqlalchemy.text("insert into basket values (2)"))
+        session.add(fix_applications.Basket(id=2))
         with contextlib.suppress(sqlalchemy.exc.IntegrityError):
             session.flush()
         with pytest.raises(sqlalchemy.exc.PendingRollbackError):

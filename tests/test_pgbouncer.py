@@ -193,7 +193,7 @@ def test_the_loop_form(pooled):
     orders.publish_many(range(5))
     for message in orders.consume("loop"):
         kirby.topic("bills").publish(message.value, key=str(message.value))
-        if len(values("bills")) == 4:
+        if len(pooled.values("bills")) == 4:
             break
 
     assert pooled.value("select count(*) from kirby.claim where lease_until > now()") == 0

@@ -8,6 +8,7 @@ import pytest
 from kirby.core import db, subscriptions
 from kirby.core.subscriptions import Failure
 
+
 def retry(position, pause=60.0):
     return Failure(position, "retry", "boom", pause)
 
@@ -87,7 +88,9 @@ def test_dropped_it_is_gone_and_its_key_goes_on(reader):
     a1, a2 = reader.publish("a", "a")
     reader.settle(reader.claim(), Failure(a1, "park", "bad"), Failure(a2, "wait"))
 
-    assert db.scalar(reader.conn, "select kirby.drop_parked(%s, %s, 'test')", [reader.id, [a1]]) == 1
+    assert (
+        db.scalar(reader.conn, "select kirby.drop_parked(%s, %s, 'test')", [reader.id, [a1]]) == 1
+    )
     assert reader.drain() == [a2]
 
 

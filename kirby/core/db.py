@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
@@ -20,6 +20,9 @@ Connection = psycopg.Connection[Any]
 # Nobody waits for ever on a network that went away: the kernel notices within half a minute.
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 CONNECT_TIMEOUT = 10
+CONFIGURE = (
+    "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) s (name, value)"
+)
 
 
 def connect(dsn: str, *, application: str = "kirby") -> Connection:
@@ -112,6 +115,14 @@ def translated(error: psycopg.Error) -> Exception:
 def listen(channel: str) -> sql.Composed:
     """The statement that listens to a channel of any name."""
     return sql.SQL("listen {}").format(sql.Identifier(channel))
+
+
+def configure(conn: Connection, settings: Mapping[str, str]) -> None:
+    """Set settings for the life of the connection; behind a pooler, in each of its transactions."""
+    if isinstance(conn, pooler.Pooled):
+        conn.remember(settings)
+    else:
+        conn.execute(CONFIGURE, [list(settings), list(settings.values())])
 
 
 def hear(conn: Connection, *channels: str) -> None:

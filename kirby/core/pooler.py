@@ -35,17 +35,17 @@ class Pooled(psycopg.Connection[Any]):
         self.prepare_threshold = None
         self.cursor_factory = Cursor
         self.turn = threading.RLock()  # statements of two threads must not share a pipeline
-        self._names: list[str] = []
-        self._values: list[str] = []
+        self._settings: dict[str, str] = {}
 
     def remember(self, settings: Mapping[str, str]) -> None:
-        """The settings that every transaction is to begin with."""
-        self._names, self._values = list(settings), list(settings.values())
+        """Settings that every transaction is to begin with, beside those that it begins with."""
+        self._settings |= settings
 
     def present(self) -> None:
         """Set them for the transaction that is open."""
-        if self._names:
-            psycopg.Cursor(self).execute(PRESENT, [self._names, self._values])
+        if self._settings:
+            params = [list(self._settings), list(self._settings.values())]
+            psycopg.Cursor(self).execute(PRESENT, params)
 
     @property
     def is_alone(self) -> bool:

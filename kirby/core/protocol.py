@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kirby.core import db
 from kirby.core.db import Connection, kirby_errors
 from kirby.core.errors import WrongSchema
-from kirby.core.pooler import Pooled
 
 PROTOCOL = 1
-SETTING = (
-    "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) s (name, value)"
-)
 HELLO = "select protocol, environment, run_id from kirby.hello()"
 RESUME = "select kirby.resume(%s)"
 
@@ -39,7 +36,7 @@ def greet(
         "kirby.holder": holder,
     }
     with kirby_errors():
-        _present(conn, settings)
+        db.configure(conn, settings)
         [(known, name, run_id)] = conn.execute(HELLO).fetchall()
     if known != PROTOCOL:
         raise WrongSchema(
@@ -47,13 +44,6 @@ def greet(
             " install the SDK of that server"
         )
     return Greeting(name, run_id)
-
-
-def _present(conn: Connection, settings: Mapping[str, str]) -> None:
-    if isinstance(conn, Pooled):
-        conn.remember(settings)
-    else:
-        conn.execute(SETTING, [list(settings), list(settings.values())])
 
 
 def resume(conn: Connection, claims: Sequence[int]) -> None:

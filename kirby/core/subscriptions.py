@@ -109,7 +109,7 @@ def subscribe(
 
 
 def limit(conn: Connection, subscription_id: int, limits: Mapping[str, float | None]) -> None:
-    """Set limits: max_in_flight, rate, key_in_flight, key_rate; None is no limit. Raises Invalid."""
+    """Set max_in_flight, rate, key_in_flight, key_rate; None is no limit. Raises Invalid."""
     with kirby_errors():
         conn.execute(LIMIT, [subscription_id, Jsonb(dict(limits))])
 

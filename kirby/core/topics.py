@@ -64,7 +64,9 @@ def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], l
     return positions, topics
 
 
-def open(conn: Connection, topic: str, *, lanes: int | None = None, bands: int | None = None) -> int:
+def open(
+    conn: Connection, topic: str, *, lanes: int | None = None, bands: int | None = None
+) -> int:
     """Make a topic at its first use; an existing one stays as it is. Returns its id.
 
     ``bands`` divide its lanes: messages of band 0 are handed out before those of band 1, and so on.

@@ -150,7 +150,15 @@ def stream(
     if not 1 <= max_attempts <= 1000:
         raise Invalid(f"max_attempts is {max_attempts}: from 1 to 1000")
     policy = Policy(
-        ordered, on_failure, max_attempts, park, ignore, max_in_flight, rate, key_in_flight, key_rate
+        ordered,
+        on_failure,
+        max_attempts,
+        park,
+        ignore,
+        max_in_flight,
+        rate,
+        key_in_flight,
+        key_rate,
     )
     checked_limits(policy)
     if batch is not None and not 1 <= batch <= 10_000:

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as encode
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from kirby.core import payload, topics
@@ -199,6 +200,7 @@ class Task(Generic[P, R]):
         body = batch.payloads[first]
         try:
             id, args, kwargs = body["id"], body["args"], body["kwargs"]
+            shown = encode(id)
         except (TypeError, KeyError):
             error = Invalid(f"this is not a task: {payload.dumps(body):.200}")
             self._failed(done, batch, first, "", error, "park")
@@ -208,15 +210,15 @@ class Task(Generic[P, R]):
         except (Unavailable, Denied, WrongSchema):
             raise
         except Exception as error:
-            self._failed(done, batch, first, id, error, self._action(error))
+            self._failed(done, batch, first, shown, error, self._action(error))
             return
         if self.keeps_result:
             try:
                 text = "null" if value is None else payload.dumps(value, f"the result of {self!r}")
             except Invalid as error:  # another try would do it all again
-                self._failed(done, batch, first, id, error, "park")
+                self._failed(done, batch, first, shown, error, "park")
                 return
-            done.publish(self.results, _answer(id, "succeeded", "value", text, position))
+            done.publish(self.results, _answer(shown, "succeeded", "value", text, position))
 
     def _call(self, batch: Batch, index: int, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if self._takes.message is not None:
@@ -256,9 +258,9 @@ class Task(Generic[P, R]):
 
 
 def _answer(id: str, status: str, kind: str, text: str, task: int) -> str:
-    """A message of results; put together by hand, since there is one for each task."""
+    """A message of results; put together of JSON texts, since there is one for each task."""
     return work.Special(
-        f'{{"v":{{"id":{payload.dumps(id)},"status":"{status}","{kind}":{text}}},'
+        f'{{"v":{{"id":{id},"status":"{status}","{kind}":{text}}},'
         f'"p":[{task}],"r":{task}}}'
     )
 

@@ -126,7 +126,11 @@ class Work:
 
 def document(groups: dict[str, list[str]]) -> str:
     """A JSON object of arrays whose items are JSON text already."""
-    return "{" + ",".join(f"{json.dumps(name)}:{_group(items)}" for name, items in groups.items()) + "}"
+    return (
+        "{"
+        + ",".join(f"{json.dumps(name)}:{_group(items)}" for name, items in groups.items())
+        + "}"
+    )
 
 
 def _group(items: list[str]) -> str:

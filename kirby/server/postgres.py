@@ -51,7 +51,12 @@ SETTINGS = {
     "log_statement": "none",
     "lc_messages": "C",  # the launcher reads the log
 }
-NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+NOT_DURABLE = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "kirby.throwaway": "on",  # so that `kirby db check` takes it for intended
+}
 
 # Fast, then without a checkpoint, then by force; each with its seconds.
 SHUTDOWN = ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, None))

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
+from kirby.core.errors import NotFound
 from kirby.core.payload import dumps
 from kirby.server import query, topics
 from kirby.server.environments import Environment
 
-COUNTED = 10_000  # beyond it a lag is shown as "10,000+"
+COUNTED = 10_000  # at most so many retries and parked messages are counted
 
-# Behind: not handed out yet. Waiting: the oldest message that is not handed out or not settled.
 SUBSCRIPTIONS = """
     select s.id, s.name, t.name as topic, s.mode, s.on_failure, s.max_attempts, s.paused_at,
-           s.created_at,
-           least(lag.behind, %(counted)s) as behind, lag.behind > %(counted)s as more,
-           held.claims, due.retries, due.parked,
-           least(oldest.at, held.oldest) as oldest,
-           coalesce(greatest(extract(epoch from kirby.now() - least(oldest.at, held.oldest)), 0),
-                    0)::float8 as seconds
+           s.created_at, s.max_in_flight, s.rate, s.key_in_flight, s.key_rate,
+           lag.messages as behind, not lag.exact as more, held.claims, due.retries, due.parked,
+           case when lag.messages > 0 then kirby.now() - make_interval(secs => lag.seconds)
+             end as oldest,
+           lag.seconds
       from kirby.subscription s
       join kirby.topic t on t.id = s.topic_id
+     cross join lateral kirby.lag(s.id) lag
      cross join lateral (
-           select count(*) as behind
-             from (select from kirby.cursor c
-                    cross join lateral (
-                          select from kirby.message m
-                           where m.topic_id = t.id and m.lane = c.lane and m.position > c.position
-                           limit %(counted)s + 1) m
-                    where c.subscription_id = s.id
-                    limit %(counted)s + 1) counted) lag
-     cross join lateral (
-           select min(m.recorded_at) as at
-             from kirby.cursor c
-            cross join lateral (
-                  select m.recorded_at from kirby.message m
-                   where m.topic_id = t.id and m.lane = c.lane and m.position > c.position
-                   order by m.position limit 1) m
-            where c.subscription_id = s.id) oldest
-     cross join lateral (
-           select count(*) as claims, min(m.recorded_at) as oldest
-             from kirby.claim c
-             left join kirby.message m
-                    on m.topic_id = t.id and m.lane = c.lane and m.position = c.first
-            where c.subscription_id = s.id) held
+           select count(*) as claims from kirby.claim c where c.subscription_id = s.id) held
      cross join lateral (
            select count(*) filter (where d.parked_at is null) as retries,
                   count(*) filter (where d.parked_at is not null) as parked
@@ -84,8 +64,8 @@ PAUSE = "select kirby.pause_subscription(%(id)s, %(paused)s, %(actor)s)"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """``behind`` messages are not handed out yet (at most COUNTED; ``more`` says that there are
-    more); the oldest message not settled has been waiting for ``seconds``."""
+    """``behind`` messages are not settled (at least so many if there are ``more``; parked and delayed
+    ones are not among them), and the oldest of them has been waiting for ``seconds``: kirby.lag."""
 
     id: int
     name: str
@@ -102,6 +82,10 @@ class Subscription:
     parked: int
     oldest: datetime | None
     seconds: float
+    max_in_flight: int | None
+    rate: float | None
+    key_in_flight: int | None
+    key_rate: float | None
 
 
 def listing(
@@ -165,6 +149,44 @@ def unpark(
 ) -> int:
     """Deliver parked messages again, all or those named; audited. Returns how many."""
     return int(query.value(conn, UNPARK, id=subscription.id, positions=positions, actor=actor))
+
+
+PARKED = """
+    select d.position, d.key, d.reason, d.attempt, false as waits, null as due_at, d.parked_at,
+           d.error, coalesce(d.payload, m.payload) as payload, d.payload is not null as edited
+      from kirby.due d
+      join kirby.message m on m.topic_id = %(topic_id)s and m.position = d.position
+                          and m.lane = d.lane
+     where d.subscription_id = %(id)s and d.position = %(position)s and d.parked_at is not null
+"""
+
+
+def parked(
+    conn: Connection, environment: Environment, subscription: Subscription, position: int
+) -> Undone:
+    """A parked message; raises NotFound."""
+    topic_id = topics.get(conn, environment, subscription.topic).id
+    found = query.row(
+        conn, Undone, PARKED, id=subscription.id, topic_id=topic_id, position=position
+    )
+    if found is None:
+        raise NotFound(f"no message is parked at position {position}")
+    return found
+
+
+def limit(
+    conn: Connection,
+    subscription: Subscription,
+    limits: Mapping[str, float | str | None],
+    *,
+    actor: str,
+) -> None:
+    """Set limits (LIMITS of kirby.sdk.streams; None: no limit); audited. Raises Invalid."""
+    text = dumps(dict(limits))
+    query.value(conn, LIMIT, id=subscription.id, limits=text)
+    query.value(
+        conn, AUDIT_LIMIT, actor=actor, object=f"subscription/{subscription.id}", limits=text
+    )
 
 
 def edit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from sqlalchemy import Connection
@@ -14,22 +14,35 @@ from kirby.core.payload import MAX_BYTES, dumps
 from kirby.server import query
 from kirby.server.environments import Environment
 
-COUNTED = 10_000  # beyond it a number of messages is estimated
+COUNTED = 10_000  # of messages that the leader has not counted yet; beyond it their number is estimated
 SEARCHED = 100_000  # messages of a lane that one search by key looks at
 
 NAMES = "select name from kirby.topic where environment_id = %(environment_id)s"
 
-# No statement reads a whole topic: the newest row of each lane, at most 50 of each lane for the
-# rate, at most COUNTED + 1 index entries for the number.
+# No statement reads a whole topic: the oldest and the newest row of each lane, at most 50 of each lane
+# for the rate, at most COUNTED + 1 index entries of what is not counted yet.
 TOPICS = """
     select t.id, t.name, t.environment_id, t.lanes, t.created_at,
            newest.position as last_position, newest.recorded_at as last_at,
            (select count(*) from kirby.subscription s where s.topic_id = t.id) as subscriptions,
            coalesce(rate.per_second, 0)::float8 as rate,
-           (select count(*) from (select from kirby.message m where m.topic_id = t.id
-                                   limit %(counted)s + 1) counted) as messages,
-           false as estimated
+           counted.messages + new.messages as messages, new.messages > %(counted)s as estimated,
+           kept.keep, kept.even_unread, kept.oldest_at, kept.late, kept.blocked_by
       from kirby.topic t
+      join lateral (
+           select coalesce(sum(n.messages - n.gone), 0)::bigint as messages
+             from kirby.topic_count n where n.topic_id = t.id) counted on true
+      join lateral (
+           select count(*) as messages
+             from (select from generate_series(0, t.lanes - 1) as l (lane)
+                     left join kirby.topic_count n on n.topic_id = t.id and n.lane = l.lane
+                    cross join lateral (
+                          select from kirby.message m
+                           where m.topic_id = t.id and m.lane = l.lane
+                             and m.position > coalesce(n.position, 0)
+                           limit %(counted)s + 1) m
+                    limit %(counted)s + 1) uncounted) new on true
+      join lateral kirby.retention_of(t.id) kept on true
       left join lateral (
            select m.position, m.recorded_at
              from generate_series(0, t.lanes - 1) as l (lane)
@@ -116,8 +129,10 @@ AUDIT_PUBLISH = """
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """``rate``: messages a second of the last 10 minutes, sampled. ``messages`` above COUNTED are
-    the planner's estimate, and say so."""
+    """``rate``: messages a second of the last 10 minutes, sampled. ``messages``: those that are there;
+    an estimate, which says so, only while the leader has more than COUNTED of them still to count.
+    ``late``: seconds that the oldest one is older than the topic keeps them, for which the
+    subscription ``blocked_by`` is the reason if it is not None."""
 
     id: int
     name: str
@@ -130,6 +145,11 @@ class Topic:
     rate: float
     messages: int
     estimated: bool
+    keep: timedelta | None
+    even_unread: bool
+    oldest_at: datetime | None
+    late: float
+    blocked_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +202,10 @@ def get(conn: Connection, environment: Environment, name: str) -> Topic:
 
 
 def _estimated(conn: Connection, topic: Topic) -> Topic:
-    if topic.messages <= COUNTED:
+    if not topic.estimated:
         return topic
     [plan] = query.value(conn, ESTIMATE, topic_id=topic.id)
-    guess = max(int(plan["Plan"]["Plan Rows"]), COUNTED)
-    return replace(topic, messages=guess, estimated=True)
+    return replace(topic, messages=max(int(plan["Plan"]["Plan Rows"]), topic.messages))
 
 
 def last(

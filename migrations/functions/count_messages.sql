@@ -4,8 +4,7 @@
 --
 -- Counted is what lies below the horizon of its topic, found in the three steps of kirby.horizon: so a
 -- count is final. A topic that somebody is just writing to is counted up to its own horizon, by its
--- primary key; it is late until it has caught up, and holds up no other. The index by time is written
--- along: a stretch's row is raised when a late message belongs to it or before it.
+-- primary key; it is late until it has caught up, and holds up no other. The index by time is written along.
 create or replace function kirby.count_messages(p_most integer default 1000000)
   returns boolean
   language plpgsql
@@ -21,7 +20,7 @@ declare
   v_to    bigint;
   v_late  integer[];
   v_low   bigint[];
-  v_times record;
+  v_cut   boolean;
 begin
   perform kirby.check_isolation();
   select * into v_done from kirby.counted for no key update;  -- one counter at a time
@@ -31,11 +30,10 @@ begin
   v_to := least(v_high, v_done.position + p_most);
 
   -- step 2
+  with a as materialized (select * from kirby.announced(v_high) where low < v_to)
   select array_agg(l.topic_id), array_agg(least(a.low, v_to)) into v_late, v_low
-    from (select unnest(v_done.late) as topic_id
-           union
-          select topic_id from kirby.announced(v_high) where low < v_to) l
-    left join kirby.announced(v_high) a on a.topic_id = l.topic_id;
+    from (select unnest(v_done.late) as topic_id union select a.topic_id from a) l
+    left join a on a.topic_id = l.topic_id;
   v_late := coalesce(v_late, '{}');
 
   -- step 3
@@ -85,17 +83,19 @@ begin
            late_to = coalesce((select array_agg(upto order by topic_id) from pending), '{}')
      where position <> v_to or late <> '{}' or exists (select from pending)
         or at < clock_timestamp() - interval '10 seconds'
+  ), times as (
+    insert into kirby.time_index as i (position, latest, earliest)
+    select (n.stretch + 1) * 4096 - 1, max(n.latest), min(n.earliest)
+      from (select stretch, latest, earliest from news where stretch is not null
+             union all
+            select stretch, latest, earliest from late) n
+     group by n.stretch
+     order by n.stretch
+        on conflict (position) do update
+       set latest = greatest(i.latest, excluded.latest), earliest = least(i.earliest, excluded.earliest)
+     where i.latest < excluded.latest or i.earliest > excluded.earliest
   )
-  select array_agg(t.stretch order by t.stretch) as stretches, array_agg(t.latest order by t.stretch) as latest,
-         array_agg(t.earliest order by t.stretch) as earliest, (select count(*) from lanes) as cut
-    into v_times
-    from (select n.stretch, max(n.latest) as latest, min(n.earliest) as earliest
-            from (select stretch, latest, earliest from news where stretch is not null
-                   union all
-                  select stretch, latest, earliest from late) n
-           group by n.stretch) t;
-
-  perform kirby.index_times(v_times.stretches, v_times.latest, v_times.earliest);
-  return v_to < v_high or v_times.cut > 0;
+  select exists (select from lanes) into v_cut;
+  return v_to < v_high or v_cut;
 end;
 $$;

@@ -1,9 +1,8 @@
 -- The first position of a topic (NULL: of any) whose message was recorded at p_when or later; one beyond the
 -- horizon if there is none yet. No message of it that was or will be recorded at or after p_when lies before.
 --
--- Everything up to the last stretch whose latest moment (of all before it too) is below p_when was recorded
--- before it, as far as the topic is counted; from there on rows are looked at. Below the horizon nothing
--- can appear later. KB007.
+-- Stretches whose latest moment is below p_when have none; below the horizon nothing can appear later. What is not
+-- counted yet is not in the index by time, and is looked at. KB007.
 create or replace function kirby.first_since(p_topic_id integer, p_when timestamptz)
   returns bigint
   language plpgsql
@@ -12,36 +11,27 @@ create or replace function kirby.first_since(p_topic_id integer, p_when timestam
 as $$
 declare
   v_horizon bigint;
-  v_lanes   integer;
-  v_before  bigint;
-  v_end     bigint;
+  v_counted bigint;
+  v_stretch bigint := -1;
   v_found   bigint;
 begin
   perform kirby.check_isolation();
   v_horizon := case when p_topic_id is null then kirby.horizon_of_all() else kirby.horizon(p_topic_id) end;
-
-  select least(kirby.counted_to(p_topic_id), coalesce((
-           select i.position from kirby.time_index i where i.latest < p_when
-            order by i.latest desc, i.position desc limit 1), 0))
-    into v_before;
+  v_counted := kirby.counted_to(p_topic_id);
 
   if p_topic_id is not null then
-    select t.lanes into v_lanes from kirby.topic t where t.id = p_topic_id;
-    select min(m.position) into v_found
-      from generate_series(0, v_lanes - 1) as l (lane)
-     cross join lateral (
-           select m.position from kirby.message m
-            where m.topic_id = p_topic_id and m.lane = l.lane and m.position > v_before
-              and m.recorded_at >= p_when
-            order by m.position limit 1) m;
+    select min(kirby.first_in_lane(p_topic_id, l.lane::smallint, p_when, v_counted, s.position)) into v_found
+      from kirby.topic t
+     cross join lateral generate_series(0, t.lanes - 1) as l (lane)
+     cross join lateral (select kirby.stretch_since(-1, p_when, v_counted) as position) s
+     where t.id = p_topic_id;
   else
-    -- Stretch by stretch, by the BRIN index: the first one nearly always has it.
     loop
-      select min(i.position) into v_end from kirby.time_index i where i.position > v_before;
+      v_stretch := kirby.stretch_since(v_stretch, p_when, v_counted);
       select min(m.position) into v_found from kirby.message m
-       where m.position > v_before and m.position <= coalesce(v_end, v_horizon) and m.recorded_at >= p_when;
-      exit when v_found is not null or v_end is null;
-      v_before := v_end;
+       where m.position > coalesce(v_stretch - 4096, v_counted)
+         and m.position <= coalesce(v_stretch, v_horizon) and m.recorded_at >= p_when;
+      exit when v_found is not null or v_stretch is null;
     end loop;
   end if;
   return least(v_found, v_horizon + 1);

@@ -48,7 +48,7 @@ begin
        order by t.id
     loop
       v_behind := v_behind || v_topic.id;
-      if v_topic.upto >= v_part.first and not kirby.expires_soon(v_part.last, v_topics, v_topic.keep) then
+      if v_topic.upto >= v_part.first and not kirby.expires_soon(v_part.first, v_part.last, v_topics, v_topic.keep) then
         log := 'message'; partition := v_part.name; topic_id := v_topic.id; upto := v_topic.upto;
         return next;
       end if;

@@ -4,8 +4,9 @@
 -- is as the connection has it (kirby.token, kirby.environment). Its settings stay as they were.
 -- Documents as in append_messages. Returns the positions, in the order given.
 --
--- Nobody but PostgreSQL knows when the application commits, so its readers are woken by a NOTIFY inside
--- the transaction: one for each topic, however often it is written to. Such commits queue up.
+-- Nobody but PostgreSQL knows when the application commits, so readers are woken by a NOTIFY inside the
+-- transaction: one for each topic, however often it is written to. Such commits queue up; after
+-- "set kirby.wake = off" there is none, and readers find the messages at their next look.
 -- KB001, KB002, KB003.
 create or replace function kirby.publish_within(
   p_messages jsonb,
@@ -32,6 +33,8 @@ begin
 
   select a.positions, a.topics into positions, v_topics
     from kirby.append_messages(v_who.environment_id, v_who.run_id, p_messages) a;
-  perform pg_notify('kirby_topic_' || t.id, '') from unnest(v_topics) as t (id);
+  if coalesce(current_setting('kirby.wake', true), '') <> 'off' then
+    perform pg_notify('kirby_topic_' || t.id, '') from unnest(v_topics) as t (id);
+  end if;
 end;
 $$;

@@ -68,8 +68,11 @@ class Bench:
                         missing[name] = str(error)
                         self.say(f"    {name}: {error}")
             self.say(f"    round {number + 1}: " + ", ".join(_last(samples)))
-        figures = {key: Figure(tuple(values)) for key, values in samples.items()}
-        return Figures(figures, missing)
+        return self.figures(samples, missing)
+
+    def figures(self, samples, missing=None):
+        """Figures of samples that were taken otherwise than in rounds."""
+        return Figures({k: Figure(tuple(v)) for k, v in samples.items()}, missing or {})
 
 
 class Figures(dict):

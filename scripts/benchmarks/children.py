@@ -56,9 +56,14 @@ def answer(process):
     _running.remove(process)
     lines = said.decode().splitlines()
     if process.returncode or not lines:
-        tail = process.log.read_text(errors="replace").strip()[-2000:]
-        raise Failed(f"exit {process.returncode}: {tail}")
+        raise Failed(last_words(process))
     return json.loads(lines[-1])
+
+
+def last_words(process):
+    """The last line of what it said; all of it is in its log while we run."""
+    said = process.log.read_text(errors="replace").strip().splitlines()
+    return f"exit {process.returncode}: {said[-1] if said else 'nothing was said'}"
 
 
 def call(log, module, name, env=None, **arguments):

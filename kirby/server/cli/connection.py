@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from sqlalchemy import Connection
 
 from kirby.core import dsn
 from kirby.core.errors import Invalid, Unavailable
+from kirby.core.payload import MAX_BYTES
 from kirby.server import database, environments, schema
 from kirby.server.environments import Environment
 from kirby.server.settings import Settings
@@ -90,7 +92,7 @@ def unit_in(name: str) -> Iterator[tuple[Connection, Environment]]:
     with unit() as conn:
         environment = environments.get(conn, name)
         driver = database.driver(conn)
-        driver.execute("select set_config('kirby.environment', %s, false)", [name])
+        driver.execute("select set_config('kirby.environment', %s, true)", [name])
         yield conn, environment
 
 
@@ -100,3 +102,13 @@ def actor() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return f"cli:uid {os.getuid()}"
+
+
+def standard_input() -> str:
+    """Standard input as text, no more of it than a message may have. Raises Invalid."""
+    try:
+        return sys.stdin.buffer.read(MAX_BYTES + 1).decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and error.end > MAX_BYTES:
+            return " " * (MAX_BYTES + 1)  # cut within a character: too large all the same
+        raise Invalid(f"standard input is not UTF-8 text (byte {error.start})") from None

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 from rich.cells import cell_len
 
+from kirby.server import spans
+
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: dataclasses as objects, times as ISO 8601, the rest as text."""
+    """What JSON can hold: dataclasses as objects, times as ISO 8601, spans as 30d, the rest as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return spans.text(value)
     return str(value)
 
 
@@ -69,6 +73,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, timedelta):
+        return spans.text(value)
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, list) and all(isinstance(each, str) for each in value):

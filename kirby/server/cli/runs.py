@@ -82,8 +82,7 @@ def logs(run_id: int, follow: bool, as_json: bool) -> None:
     """Print what a run wrote."""
     found: list[runs.Line] = []
     with db.connect(connection.checked(), application="kirby cli") as listener:
-        listener.execute("listen kirby_log")
-        listener.execute("listen kirby_job")
+        db.hear(listener, "kirby_log", "kirby_job")
         after, over = 0, False
         while True:
             with connection.unit() as conn:
@@ -100,8 +99,7 @@ def logs(run_id: int, follow: bool, as_json: bool) -> None:
                 break
             over = ended  # once more: what came between the two looks
             if not over:
-                for _ in listener.notifies(timeout=1, stop_after=1):
-                    pass
+                db.wait(listener, 1)
     if as_json:
         output.document(found)
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from datetime import datetime
 
 import click
 
 from kirby.core import db, protocol
 from kirby.core import topics as log
-from kirby.core.errors import Invalid
-from kirby.core.payload import MAX_BYTES
 from kirby.server import topics
 from kirby.server.cli import connection, output
 from kirby.server.cli.schedules import moment
@@ -54,7 +51,7 @@ def publish(name: str, payload: str, key: str | None, environment: str, as_json:
     PAYLOAD is a JSON value; '-' reads it from standard input.
     """
     if payload == "-":
-        payload = _input()
+        payload = connection.standard_input()
     with connection.unit_in(environment) as (conn, where):
         position = topics.publish(conn, where, name, payload, actor=connection.actor(), key=key)
     if as_json:
@@ -110,10 +107,8 @@ def tail(name: str, after: int | None, environment: str) -> None:
     """
     with connection.unit_in(environment) as (conn, where):
         found = topics.get(conn, where, name)
-    with _reader(environment) as reader:
-        reader.execute("select set_config('application_name', 'kirby tail', false)")
-        channel = f"kirby_topic_{found.id}"
-        reader.execute(db.listen(channel))
+    with _reader(environment, "kirby tail") as reader:
+        db.hear(reader, log.channel(found.id))
         position = after if after is not None else (found.last_position or 0)
         while True:
             page = log.read(reader, name, after=position, limit=PAGE)
@@ -121,25 +116,14 @@ def tail(name: str, after: int | None, environment: str) -> None:
             if page:
                 position = page[-1].position
             if len(page) < PAGE:
-                for _ in reader.notifies(timeout=1, stop_after=1):
-                    pass
+                db.wait(reader, 1)
 
 
-def _reader(environment: str) -> db.Connection:
+def _reader(environment: str, application: str = "kirby cli") -> db.Connection:
     """A connection in autocommit, as the horizon needs it."""
-    reader = db.connect(connection.address(), application="kirby cli")
+    reader = db.connect(connection.address(), application=application)
     protocol.greet(reader, token=os.environ.get("KIRBY_TOKEN"), environment=environment)
     return reader
-
-
-def _input() -> str:
-    """Standard input as text, no more of it than a message may have. Raises Invalid."""
-    try:
-        return sys.stdin.buffer.read(MAX_BYTES + 1).decode()
-    except UnicodeDecodeError as error:
-        if error.reason == "unexpected end of data" and error.end > MAX_BYTES:
-            return " " * (MAX_BYTES + 1)  # cut within a character: too large all the same
-        raise Invalid(f"standard input is not UTF-8 text (byte {error.start})") from None
 
 
 def _moment(text: str | None) -> datetime | None:

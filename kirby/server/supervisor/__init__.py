@@ -248,9 +248,9 @@ class Supervisor:
     # What others decide
 
     def _prepare_connection(self, conn: db.Connection) -> None:
-        conn.execute("set statement_timeout = '10s'")
+        db.configure(conn, {"statement_timeout": "10s"})
         conn.add_notify_handler(lambda _: self._poll_soon())
-        conn.execute("listen kirby_run")
+        db.hear(conn, "kirby_run")
         self._renew_at = self._poll_at = 0.0  # first of all: are the runs still ours?
 
     def _renew(self, conn: db.Connection) -> None:

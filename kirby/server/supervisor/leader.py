@@ -88,7 +88,7 @@ class Leader:
         self._link.drop()
 
     def _prepare(self, conn: db.Connection) -> None:
-        conn.execute("set statement_timeout = '30s'")
+        db.configure(conn, {"statement_timeout": "30s"})
 
     def _reap(self, conn: db.Connection) -> int:
         """Not right after a reconnect: the others could not renew their leases either."""

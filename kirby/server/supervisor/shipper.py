@@ -118,9 +118,9 @@ class Shipper:
             self._stopping.wait(max(0.05, seconds))
 
     def _prepare(self, conn: db.Connection) -> None:
-        conn.execute("set statement_timeout = '30s'")
         # Its share lock would keep the supervisor from renewing its lease.
-        conn.execute("set idle_in_transaction_session_timeout = '5s'")
+        idle = {"idle_in_transaction_session_timeout": "5s"}
+        db.configure(conn, {"statement_timeout": "30s", **idle})
         self._clock.set(conn)
 
     def _ship(self, batch: Batch) -> None:

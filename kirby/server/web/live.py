@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from kirby.core import db
+from kirby.core import db, pooler
 from kirby.core.errors import KirbyError, Unavailable
 from kirby.server import runs
 from kirby.server.web import pages
@@ -69,6 +69,10 @@ class Hub:
 
     async def _follow(self) -> None:
         async with await self._connection() as connection:
+            [[pid]] = await (await connection.execute(pooler.BACKEND)).fetchall()
+            if pid != connection.info.backend_pid:  # through a pooler nothing can be listened to
+                await self.closing.wait()
+                return
             for channel in CHANNELS:
                 await connection.execute(channel)
             self._wake(None)

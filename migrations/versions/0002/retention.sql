@@ -21,14 +21,13 @@ create table kirby.counted (
 );
 insert into kirby.counted default values;
 
--- For each stretch of 4,096 positions that has messages, its last position: the latest moment that was
--- recorded in it or before it, and the earliest in it. Complete as far as messages are counted.
+-- For each stretch of 4,096 positions that has messages, by its last position: the latest and the earliest
+-- moment that was recorded in it. Complete as far as messages are counted.
 create table kirby.time_index (
   position bigint      primary key,
   latest   timestamptz not null,
   earliest timestamptz not null
 ) with (fillfactor = 90);
-create index time_index_latest on kirby.time_index (latest, position);
 
 -- Where the log was, minute by minute for a day: how fast positions are taken.
 create table kirby.pace (

@@ -18,7 +18,7 @@ app = celery.Celery("bench", broker=os.environ.get(BROKER), backend=os.environ.g
 app.conf.update(
     task_ignore_result=RESULTS not in os.environ,
     worker_prefetch_multiplier=128,  # what its guide advises for many short tasks
-    broker_transport_options={"confirm_publish": True},  # RabbitMQ: sent is stored
+    broker_transport_options={"confirm_publish": "BENCH_CONFIRM" in os.environ},  # RabbitMQ's
     broker_connection_retry_on_startup=True,
     task_default_queue=os.environ.get("BENCH_QUEUE", "bench"),
 )

@@ -49,6 +49,24 @@ def consume(topic, count, batch):
     return watch.rate
 
 
+def serve(topic, tally):
+    """Handle what comes, one by one, until SIGTERM."""
+    seen = Tally(tally)
+
+    @kirby.stream(topic, name="bench")
+    def handle(value):
+        seen.add()
+
+    kirby.run()
+
+
+def publish_paced(topic, count, batch, rate):
+    """So many messages a second, ``batch`` a commit, evenly."""
+    target = kirby.topic(topic)
+    pages = payloads.pages(payloads.values(count), batch)
+    paced(len(pages), batch / rate, lambda: target.publish_many(pages.pop()))
+
+
 def transform(topic, to, count):
     """Consume, publish one message for each, settle: one transaction a batch, as the SDK cuts it."""
     watch = Watch(count)

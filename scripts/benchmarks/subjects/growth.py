@@ -1,0 +1,144 @@
+"""Whether anything grows with what is stored, or with the number of workers.
+
+A database for each size; its history is loaded in one statement and then counted as the leader would
+have done, so that it is exactly what publishing it would have left.
+"""
+
+import functools
+import time
+
+from benchmarks import children, payloads
+from benchmarks.rows import Row
+
+GROUP = "Growth"
+TOPIC = "history"
+SMALL, MIDDLE = 1000, 100_000
+WORKERS = (1, 4, 16)
+CALLS = {"claim": 10, "claim, all unread": 10, "settle": None, "read by time": 10, "lag": 10}  # ms
+SPAN = "1 day"  # over which the history was recorded
+
+LOAD = """
+    insert into kirby.message (position, topic_id, lane, payload, recorded_at)
+    select n, %(topic_id)s, n %% t.lanes, %(payload)s,
+           now() - interval '1 day' * (%(last)s - n) / %(count)s
+      from kirby.topic t, generate_series(%(first)s::bigint, %(last)s::bigint) n
+     where t.id = %(topic_id)s
+"""
+REPAIR = """
+    select setval('kirby.position', %(last)s); select kirby.open_partitions();
+    insert into kirby.subscription (topic_id, name) values (%(topic_id)s, 'at-the-end');
+    insert into kirby.cursor (subscription_id, lane, position, delivered)
+    select s.id, m.lane, max(m.position), count(*)
+      from kirby.subscription s join kirby.message m on m.topic_id = s.topic_id group by 1, 2
+"""
+
+
+def measure(bench):
+    sizes = sorted({SMALL, min(MIDDLE, bench.size.stored), bench.size.stored})
+    stores = {size: Store(bench, size) for size in sizes}
+    figures = bench.rounds({f"{size}": store.probe for size, store in stores.items()})
+    least, most = sizes[0], sizes[-1]
+    for call, bound in CALLS.items():
+        for size in sizes[1:]:
+            yield Row(
+                GROUP, f"{call}, {size:,} stored", figures[f"{size} {call}"],
+                figures[f"{least} {call}"], peer=f"itself, {least:,} stored", unit="ms",
+                target=1.5 if size == most else None, better="lower",
+            )  # fmt: skip
+        if bound:
+            yield Row(
+                GROUP, f"{call}, {most:,} stored, in time", figures[f"{most} {call}"], unit="ms",
+                target=bound, better="lower",
+            )  # fmt: skip
+    yield from by_workers(bench, stores[most])
+
+
+def by_workers(bench, store):
+    count = bench.count(60_000, 1000)
+    figures = bench.rounds({
+        f"{workers}": functools.partial(store.drain, workers, count) for workers in WORKERS
+    })  # fmt: skip
+    for workers in WORKERS[1:]:
+        yield Row(
+            GROUP, f"consume with {workers} workers, {store.size:,} stored", figures[f"{workers}"],
+            figures["1"], peer="itself, 1 worker",
+        )  # fmt: skip
+
+
+class Store:
+    """A database whose topic has so many messages."""
+
+    def __init__(self, bench, size):
+        self.bench, self.size = bench, size
+        self.name = f"growth_{size}"
+        self.env = bench.kirby(bench.house.kirby(self.name))
+        started = time.monotonic()
+        bench.call("kirby_streams", "publish_each", self.env, topic=TOPIC, count=1)
+        with bench.house.admin(self.name) as conn:
+            self.load(conn)
+        bench.say(f"    {size:,} messages stored in {time.monotonic() - started:.0f} s")
+
+    def load(self, conn):
+        [topic_id] = conn.execute("select id from kirby.topic").fetchone()
+        [taken] = conn.execute("select last_value from kirby.position").fetchone()
+        facts = {
+            "topic_id": topic_id, "first": taken + 1, "last": taken + self.size,
+            "count": self.size, "payload": payloads.dumps(payloads.value(0)),
+        }  # fmt: skip
+        conn.execute(LOAD, facts)
+        for statement in REPAIR.split(";"):
+            conn.execute(statement, facts)
+        while conn.execute("select kirby.count_messages()").fetchone()[0]:
+            pass
+        conn.execute("vacuum (analyze) kirby.message")
+        self.first, self.last = (
+            moment.isoformat()
+            for moment in conn.execute(
+                "select min(recorded_at), max(recorded_at) from kirby.message where position > %s", [taken]
+            ).fetchone()
+        )
+
+    def probe(self):
+        count = self.bench.count(30)
+        return self.bench.call(
+            "kirby_growth", "probe", self.env, topic=TOPIC, count=count, first=self.first, last=self.last
+        )  # fmt: skip
+
+    def drain(self, workers, count):
+        """Messages a second of so many workers that all wait when the queue is opened."""
+        topic, tally = self.bench.house.fresh("queue"), self.bench.tally()
+        self.bench.call("kirby_streams", "fill", self.env, topic=topic, count=count)
+        with self.bench.house.admin(self.name) as conn:
+            [subscription] = conn.execute(
+                "select subscription_id from kirby.subscribe(%s, 'workers', 'shared')", [topic]
+            ).fetchone()
+            conn.execute("select kirby.pause_subscription(%s, true, 'bench')", [subscription])
+            running = [
+                self.bench.start("kirby_growth", "work_off", self.env, topic=topic, tally=str(tally.path))
+                for _ in range(workers)
+            ]
+            try:
+                self.await_workers(conn, topic, workers)
+                conn.execute("select kirby.pause_subscription(%s, false, 'bench')", [subscription])
+                conn.execute("select pg_notify('kirby_topic_' || id, '') from kirby.topic where name = %s", [topic])
+                deadline = time.monotonic() + 60
+                while tally.count < count and time.monotonic() < deadline:
+                    time.sleep(0.02)
+            finally:
+                for each in running:
+                    children.stop(each)
+        if tally.count < count:
+            raise children.Failed(children.last_words(running[0]))
+        return tally.rate
+
+    def await_workers(self, conn, topic, workers):
+        """Return when all of them have listened, and so looked into the queue and found it closed."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            [ready] = conn.execute(
+                "select count(*) from pg_stat_activity where application_name like 'kirby %'"
+                " and datname = current_database() and state = 'idle' and query ilike '%kirby.claim(%'"
+            ).fetchone()
+            if ready >= workers:
+                return
+            time.sleep(0.05)
