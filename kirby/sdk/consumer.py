@@ -6,13 +6,15 @@ import contextlib
 import random
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import psycopg
 
 from kirby.core import subscriptions, topics
-from kirby.core.errors import Fenced, Invalid, KirbyError
+from kirby.core.errors import Conflict, Fenced, Invalid, KirbyError
 from kirby.core.subscriptions import Batch
 from kirby.sdk import session, work
+from kirby.sdk.behind import Behind
 from kirby.sdk.stop import Stop
 from kirby.sdk.streams import DEFAULT, Policy
 
@@ -32,6 +34,8 @@ class Consumer:
         self.limit = limit
         self.batch: Batch | None = None
         self.first = 0  # the first message of the batch that is not settled
+        self._next: list[Batch] = []  # those that are claimed and come after it
+        self._settling: tuple[Batch, Behind[subscriptions.Settled]] | None = None
         self.stop = Stop()
         self.id, self.topic_id = mine.persist(self._subscribe)
         mine.holding(self._claims)
@@ -63,7 +67,9 @@ class Consumer:
     def claim(self) -> Batch | None:
         """The batch that is held, a new one if need be; None if there is nothing to do."""
         if self.batch is None:
-            self._hold(self._persist_claim())
+            if not self._next:
+                self._end_settling()
+            self._hold(self._next.pop(0) if self._next else self._persist_claim())
         return self.batch
 
     def _persist_claim(self) -> Batch | None:
@@ -90,7 +96,12 @@ class Consumer:
             self._session.found()
 
     def _claims(self) -> list[int]:
-        return [batch.claim_id] if (batch := self.batch) is not None else []
+        return [batch.claim_id for batch in self._all()]
+
+    def _all(self) -> list[Batch]:
+        """Every batch that is claimed: in hands, next, and on its way to be settled."""
+        settling = [self._settling[0]] if self._settling is not None else []
+        return ([self.batch] if self.batch is not None else []) + self._next + settling
 
     def settle(self, batch: Batch, done: work.Work, count: int, *, more: bool) -> None:
         """Acknowledge the next ``count`` messages with what they wrote; with ``more``, claim on.
@@ -98,6 +109,7 @@ class Consumer:
         A settle whose outcome was lost with the connection is tried again: if it had happened, the
         claim is gone and the batch is dropped, otherwise it happens now. Raises Conflict.
         """
+        self._end_settling()
         last = self.first + count
         whole = last == len(batch.positions)
         upto = batch.positions[last - 1]
@@ -111,6 +123,39 @@ class Consumer:
             self._hold(settled.next)
         else:
             self.first = last
+
+    def settle_behind(self, batch: Batch, done: work.Work) -> None:
+        """``settle`` the whole batch while the next one is handled already.
+
+        For a backlog of messages that are handled quickly: database and handler take turns
+        otherwise. Whatever the next handler asks of the database waits for this. A conflict is
+        found out later; then the batch is handled again.
+        """
+        self._end_settling()
+        if not self._next and (another := self._persist_claim()) is not None:
+            self._next.append(another)
+        upto, limit = batch.positions[-1], self.limit
+        act = partial(self._persist_settle, batch, done, upto, limit)
+        self._settling = batch, self._session.behind(act)
+        self._hold(self._next.pop(0) if self._next else None)
+
+    def _end_settling(self) -> None:
+        """Wait for the settle that goes on behind, if one does, and take what it brought."""
+        if self._settling is None:
+            return
+        batch, behind = self._settling
+        try:
+            settled = behind.result()
+        except Conflict:
+            self._next.append(batch)
+            return
+        except Fenced:
+            return
+        finally:
+            self._settling = None
+        self._session.notifier.notify(settled.topics)
+        if settled.next is not None:
+            self._next.append(settled.next)
 
     def _persist_settle(
         self, batch: Batch, done: work.Work, upto: int, next: int
@@ -135,7 +180,7 @@ class Consumer:
 
     def renew(self, by: session.Session | None = None) -> None:
         """Keep the batch for another lease; if it is lost, the next settle says so."""
-        if (batch := self.batch) is not None:
+        for batch in self._all():
             with contextlib.suppress(KirbyError, psycopg.Error):
                 subscriptions.renew((by or self._session).connection, batch)
 
@@ -144,6 +189,12 @@ class Consumer:
 
         ``suspect``: the handling broke off, so the messages come again one by one, and are counted.
         """
+        with contextlib.suppress(KirbyError):
+            self._end_settling()
+        held, self._next = self._next, []
+        for batch in held:
+            with contextlib.suppress(KirbyError):
+                subscriptions.release((by or self._session).connection, batch)
         if (batch := self.batch) is not None:
             self._hold(None)
             with contextlib.suppress(KirbyError):

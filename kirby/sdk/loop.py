@@ -24,6 +24,8 @@ SLICE_BYTES = 16 * 1024 * 1024  # of published messages after which it is settle
 FIRST_LIMIT = 100
 FIRST_TASKS = 10  # who knows how long they take, and others may be idle
 MAX_LIMIT = 1000
+AHEAD = 50  # messages of a batch from which on it is settled while the next is handled
+WORTH = 0.001  # seconds that it took
 
 
 class Held:
@@ -73,7 +75,10 @@ class Server:
         started = time.monotonic()
         held = self._held.of(batch)
         done, count = self._handle(batch, self.consumer.first, held)
-        if count:
+        if count and self._goes_ahead(batch, done, count, time.monotonic() - started):
+            self.consumer.settle_behind(batch, done)
+            self._held = held
+        elif count:
             try:
                 self.consumer.settle(batch, done, count, more=not self.consumer.stop.asked)
             except Conflict:
@@ -83,6 +88,14 @@ class Server:
             self.consumer.await_database()
         self._adapt(count, time.monotonic() - started)
         return True
+
+    def _goes_ahead(self, batch: Batch, done: work.Work, count: int, seconds: float) -> bool:
+        """Whether the next batch may be handled before this one is settled: there is a backlog, and
+        no message would wait for long in our hands. For less than ``WORTH`` it is not worth it."""
+        whole = self.consumer.first == 0 and count == len(batch.positions)
+        many = count >= self.consumer.limit and count >= AHEAD
+        plain = not done.changes and not done.failures and not self.consumer.stop.asked
+        return whole and many and plain and WORTH < seconds < SLICE / 2
 
     def _handle(self, batch: Batch, first: int, held: Held) -> tuple[work.Work, int]:
         """Run the handler until the batch ends or it is enough: what was done, and how many.

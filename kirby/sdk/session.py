@@ -17,6 +17,7 @@ import psycopg
 from kirby.core import db, dsn, protocol, topics
 from kirby.core.errors import Unavailable
 from kirby.sdk import work
+from kirby.sdk.behind import Behind
 from kirby.sdk.looking import Looking
 from kirby.sdk.notifier import Notifier
 
@@ -38,6 +39,7 @@ class Session:
         self._connection: db.Connection | None = None
         self._channels: set[str] = set()
         self._held: list[Callable[[], Iterable[int]]] = []
+        self._behind: Behind | None = None
         self._was_open = False
         self._looking = Looking()
         self.holder = uuid.uuid4().hex  # whose claims are whose, over lost connections
@@ -50,7 +52,12 @@ class Session:
 
     @property
     def connection(self) -> db.Connection:
-        """The connection, opened if need be. Raises Unavailable, Denied, NotFound, WrongSchema."""
+        """The connection, opened if need be. Raises Unavailable, Denied, NotFound, WrongSchema.
+
+        What goes on behind comes first: whoever asks sees what it did.
+        """
+        if (behind := self._behind) is not None:
+            behind.wait()
         with self._lock:
             if self._connection is None or self._connection.closed:
                 self._connection = self._open()
@@ -139,6 +146,13 @@ class Session:
                 self.drop()
                 time.sleep(delay)
                 delay = min(delay * 2, MAX_WAIT)
+
+    def behind(self, act: Callable[[], T]) -> Behind[T]:
+        """Start ``act``, which works on the connection, and go on without it."""
+        if self._behind is not None:
+            self._behind.wait()
+        self._behind = started = Behind(act)
+        return started
 
     def ask(self, act: Callable[[], T]) -> T:
         """Call ``act``, which only reads; while a message is handled, until there is an answer."""

@@ -171,8 +171,11 @@ class Task(Generic[P, R]):
             raise Invalid(f"task {self.name}{self._takes} cannot be called so: {fault}")
         band = _band(self.priority if priority is None else priority)
         mine = work.current()
+        body: dict[str, Any] = {"id": id, "args": args, "kwargs": kwargs}
+        if not self.keeps_result:
+            body["result"] = False  # for the database, should the task's process be killed
         return work.message(
-            {"id": id, "args": args, "kwargs": kwargs},
+            body,
             key,
             headers,
             mine.parents if mine is not None else (),
@@ -260,8 +263,7 @@ class Task(Generic[P, R]):
 def _answer(id: str, status: str, kind: str, text: str, task: int) -> str:
     """A message of results; put together of JSON texts, since there is one for each task."""
     return work.Special(
-        f'{{"v":{{"id":{id},"status":"{status}","{kind}":{text}}},'
-        f'"p":[{task}],"r":{task}}}'
+        f'{{"v":{{"id":{id},"status":"{status}","{kind}":{text}}},"p":[{task}],"r":{task}}}'
     )
 
 

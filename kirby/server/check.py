@@ -26,6 +26,7 @@ UNCOUNTED = (60.0, 600.0)
 WRAPAROUND = (1_000_000_000, 1_600_000_000)
 POSITIONS = (2**62, 2**63 // 4 * 3)
 LATE = 3600.0  # seconds; or a tenth of the policy, if that is more
+BLOCKED = 60.0
 
 NOW = "select kirby.now()"
 
@@ -178,8 +179,10 @@ def _partitions(known: Facts) -> Iterator[Finding]:
     for each in known.logs:
         if each.overflowed:
             yield Finding(
-                "wrong", f"log {each.name}", "its default partition has rows: none was opened in time",
-                f"the leader moves them; a large one: select kirby.empty_default('{each.name}', 1e15)",
+                "wrong", f"log {each.name}",
+                "its default partition has rows: none was opened in time",
+                "the leader moves them; if there are very many, in a quiet hour:"
+                f" select kirby.empty_default('{each.name}', 10^15::bigint)",
             )  # fmt: skip
         if each.ahead == 0 and each.positions_left == 0:
             level: Level | None = "wrong"
@@ -197,25 +200,33 @@ def _partitions(known: Facts) -> Iterator[Finding]:
 
 def _retention(known: Facts) -> Iterator[Finding]:
     for each in known.topics_kept:
-        span = each.keep.total_seconds() if each.keep else 0.0
-        if each.late < max(LATE, span / 10) and not (each.late and each.blocked_by):
-            continue
         about = f"topic {each.environment}/{each.topic}"
-        late = f"its oldest message is {_span(each.late)} older than the {spans.text(each.keep)} it is kept"
-        if each.blocked_by:
+        late = f"its oldest message is {_late(each)}"
+        if each.blocked_by and each.late >= BLOCKED:
             yield Finding(
                 "near", about,
-                f"{late}: subscription {each.blocked_by} is not done with it ({each.blocked_reason})",
+                f"{late}: subscription {each.blocked_by} is not done with it"
+                f" ({each.blocked_reason})",
                 f"start or mend its job, or: kirby topic retention {each.topic} --env"
                 f" {each.environment} --keep {spans.text(each.keep)} --even-unread",
             )  # fmt: skip
-        elif each.late >= 2 * max(LATE, span / 10):
+        elif not each.blocked_by and _overdue(each):
             yield Finding("wrong", about, late, _in_the_way(known))
     for log in known.logs_kept:
-        span = log.keep.total_seconds() if log.keep else 0.0
-        if log.keep and log.late >= 2 * max(LATE, span / 10):
-            late = f"its oldest row is {_span(log.late)} older than the {spans.text(log.keep)} it is kept"
+        if _overdue(log):
+            late = f"its oldest row is {_late(log)}"
             yield Finding("wrong", f"log {log.log}", late, _in_the_way(known))
+
+
+def _late(policy: retention.Policy | retention.LogPolicy) -> str:
+    return f"{_span(policy.late)} older than the {spans.text(policy.keep)} it is kept"
+
+
+def _overdue(policy: retention.Policy | retention.LogPolicy) -> bool:
+    """Whether retention is later than it may be: see kirby.plan_retention."""
+    if policy.keep is None:
+        return False
+    return policy.late >= 2 * max(LATE, policy.keep.total_seconds() / 10)
 
 
 def _in_the_way(known: Facts) -> str:
@@ -288,7 +299,7 @@ def _server(known: Facts) -> Iterator[Finding]:
     for what, age in (("transaction", server.transactions), ("multixact", server.multixacts)):
         if level := _level(age, WRAPAROUND):
             yield Finding(
-                level, "wraparound", f"the oldest {what} is {age:,} old, at 2,147,483,647 all stops",
+                level, "wraparound", f"the oldest {what} is {age:,} old; at 2,147,483,647 all stop",
                 "let VACUUM finish: end old snapshots, drop dead slots",
             )  # fmt: skip
     if level := _level(server.position, POSITIONS):

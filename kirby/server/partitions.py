@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 
 from kirby.server import query
 
-# Sizes are of the files: cheap however many rows there are. Positions a second are those of the last
-# hour. Rows in a default partition mean that nobody opened the next range in time.
+# Sizes are of the files: cheap however many rows there are. Positions a second are those of the
+# last hour. Rows in a default partition mean that nobody opened the next range in time.
 LOGS = """
     with now as materialized (
       select s.last_value as position, kirby.now() as at from kirby.position s

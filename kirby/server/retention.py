@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kirby.server import query, topics
+from kirby.server import query, spans, topics
 from kirby.server.environments import Environment
 
 TOPICS = """
@@ -21,7 +21,8 @@ TOPICS = """
 
 LOGS = """
     select l.name as log, k.keep, old.at as oldest_at,
-           coalesce(greatest(extract(epoch from kirby.now() - old.at - k.keep), 0), 0)::float8 as late
+           coalesce(greatest(extract(epoch from kirby.now() - old.at - k.keep), 0), 0)::float8
+             as late
       from unnest(array['message', 'job_event', 'log_line', 'state_mutation', 'secret_access',
                         'audit_event']) with ordinality as l (name, n)
       left join kirby.log_retention k on k.log = l.name
@@ -65,6 +66,11 @@ class LogPolicy:
     oldest_at: datetime | None
     late: float
 
+    @property
+    def kept(self) -> str:
+        """How long, in words."""
+        return "by topic" if self.log == "message" else spans.text(self.keep)
+
 
 def topic(conn: Connection, environment: Environment, name: str) -> Policy:
     """How a topic stands to its policy; raises NotFound."""
@@ -96,9 +102,7 @@ def set_topic(
     ``even_unread``: also those go that a subscription is not done with.
     """
     found = topics.get(conn, environment, name)
-    query.value(
-        conn, SET_TOPIC, id=found.id, keep=keep, even_unread=even_unread, actor=actor
-    )
+    query.value(conn, SET_TOPIC, id=found.id, keep=keep, even_unread=even_unread, actor=actor)
 
 
 def set_log(conn: Connection, log: str, keep: timedelta | None, *, actor: str) -> None:

@@ -64,8 +64,8 @@ PAUSE = "select kirby.pause_subscription(%(id)s, %(paused)s, %(actor)s)"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """``behind`` messages are not settled (at least so many if there are ``more``; parked and delayed
-    ones are not among them), and the oldest of them has been waiting for ``seconds``: kirby.lag."""
+    """``behind`` messages are not settled (at least so many if there are ``more``; parked and
+    delayed ones not among them), the oldest has been waiting for ``seconds``: kirby.lag."""
 
     id: int
     name: str

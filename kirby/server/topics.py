@@ -11,16 +11,16 @@ from sqlalchemy import Connection
 
 from kirby.core.errors import Invalid, NotFound
 from kirby.core.payload import MAX_BYTES, dumps
-from kirby.server import query
+from kirby.server import query, spans
 from kirby.server.environments import Environment
 
-COUNTED = 10_000  # of messages that the leader has not counted yet; beyond it their number is estimated
+COUNTED = 10_000  # beyond so many that the leader has not counted yet, their number is estimated
 SEARCHED = 100_000  # messages of a lane that one search by key looks at
 
 NAMES = "select name from kirby.topic where environment_id = %(environment_id)s"
 
-# No statement reads a whole topic: the oldest and the newest row of each lane, at most 50 of each lane
-# for the rate, at most COUNTED + 1 index entries of what is not counted yet.
+# No statement reads a whole topic: the oldest and the newest row of each lane, at most 50 of each
+# lane for the rate, at most COUNTED + 1 index entries of what is not counted yet.
 TOPICS = """
     select t.id, t.name, t.environment_id, t.lanes, t.created_at,
            newest.position as last_position, newest.recorded_at as last_at,
@@ -129,8 +129,8 @@ AUDIT_PUBLISH = """
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """``rate``: messages a second of the last 10 minutes, sampled. ``messages``: those that are there;
-    an estimate, which says so, only while the leader has more than COUNTED of them still to count.
+    """``rate``: messages a second of the last 10 minutes, sampled. ``messages``: those that are
+    there; an estimate, which says so, while the leader has more than COUNTED of them to count.
     ``late``: seconds that the oldest one is older than the topic keeps them, for which the
     subscription ``blocked_by`` is the reason if it is not None."""
 
@@ -150,6 +150,11 @@ class Topic:
     oldest_at: datetime | None
     late: float
     blocked_by: str | None
+
+    @property
+    def kept(self) -> str:
+        """How long its messages are kept, in words."""
+        return spans.text(self.keep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ begin
     select * into v_own from kirby.own_subscription(v_claim.subscription_id);
     perform kirby.file_failures(v_own.subscription, v_claim, jsonb_build_array(
       jsonb_build_object('p', v_lost.p, 'a', 'retry', 'e', v_lost.e)));
+    if exists (select from kirby.due d
+                where d.subscription_id = v_claim.subscription_id and d.position = v_lost.p
+                  and d.parked_at is not null) then
+      perform kirby.answer_killed(v_own.subscription, v_claim.lane, v_lost.p, v_lost.e);
+    end if;
     if v_claim.kind = 'due' or v_claim.suspect then  -- it was alone in the claim, or handed out alone
       perform kirby.finish(v_own.subscription, v_claim, v_lost.p, false, '0');
     end if;

@@ -24,5 +24,8 @@ begin
      set attempt = excluded.attempt, due_at = excluded.due_at, parked_at = excluded.parked_at,
          reason = excluded.reason, error = excluded.error;
   perform kirby.free_key(p_subscription, v_key);
+  if p_reason = 'killed' then
+    perform kirby.answer_killed(p_subscription, p_lane, p_position, p_error);
+  end if;
 end;
 $$;

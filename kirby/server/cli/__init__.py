@@ -27,6 +27,7 @@ from kirby.server.cli import (
     subscriptions,
     topics,
     users,
+    workers,
 )
 from kirby.server.settings import Settings
 
@@ -48,6 +49,7 @@ for command in (
     databases.db,
     parts.web,
     parts.supervisor,
+    workers.worker,
     deploy.deploy,
     jobs.job,
     runs.run,

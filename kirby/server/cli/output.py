@@ -15,7 +15,7 @@ from kirby.server import spans
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: dataclasses as objects, times as ISO 8601, spans as 30d, the rest as text."""
+    """What JSON can hold: dataclasses as objects, times as ISO 8601, spans as 30d, else text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     if isinstance(value, datetime):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 
 from kirby.core import db, protocol
 from kirby.core import topics as log
-from kirby.server import topics
+from kirby.server import lanes as changes
+from kirby.server import retention as policies
+from kirby.server import spans, topics
 from kirby.server.cli import connection, output
 from kirby.server.cli.schedules import moment
 
@@ -20,6 +22,7 @@ COLUMNS = {
     "messages": "MESSAGES",
     "last_at": "LAST MESSAGE",
     "subscriptions": "SUBSCRIPTIONS",
+    "kept": "KEPT",
 }
 PAGE = 1000
 
@@ -117,6 +120,60 @@ def tail(name: str, after: int | None, environment: str) -> None:
                 position = page[-1].position
             if len(page) < PAGE:
                 db.wait(reader, 1)
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--keep", metavar="SPAN", help="12h, 30d, 2w … or forever.")
+@click.option("--even-unread", is_flag=True, help="Also remove what a subscription has not read.")
+@connection.env_option
+@connection.json_option
+def retention(
+    name: str, keep: str | None, even_unread: bool, environment: str, as_json: bool
+) -> None:
+    """Show how long a topic is kept, or set it.
+
+    Messages that a subscription has not read stay, unless --even-unread is given.
+    """
+    if even_unread and keep is None:
+        raise click.UsageError("--even-unread goes with --keep")
+    span = spans.parse(keep) if keep is not None else None
+    with connection.unit_in(environment) as (conn, where):
+        if keep is not None:
+            actor = connection.actor()
+            policies.set_topic(conn, where, name, span, even_unread=even_unread, actor=actor)
+        found = policies.topic(conn, where, name)
+    if as_json:
+        output.document(found)
+        return
+    output.facts((
+        ("topic", found.topic),
+        ("kept", spans.text(found.keep)),
+        ("unread", "goes as well" if found.even_unread else "stays"),
+        ("oldest", found.oldest_at),
+        ("late", timedelta(seconds=int(found.late)) or None),
+        ("because", found.blocked_by and f"{found.blocked_by}: {found.blocked_reason}"),
+        ("removed to", found.gone_at),
+    ))  # fmt: skip
+
+
+@topic.command("lanes")
+@click.argument("name")
+@click.argument("lanes", type=click.IntRange(1, 1024), required=False)
+@connection.env_option
+def lanes_(name: str, lanes: int | None, environment: str) -> None:
+    """Show how many lanes a topic has, or give it more.
+
+    Every key stays in order. Waits for transactions that write to the topic, 10 s at most.
+    """
+    with connection.unit_in(environment) as (conn, where):
+        found = topics.get(conn, where, name)
+    if lanes is None:
+        click.echo(f"{name} has {found.lanes} lanes")
+        return
+    with db.connect(connection.address(), application="kirby cli") as changer:
+        position = changes.change(changer, found.id, lanes, actor=connection.actor())
+    click.echo(f"{name} has {lanes} lanes above position {position}")
 
 
 def _reader(environment: str, application: str = "kirby cli") -> db.Connection:

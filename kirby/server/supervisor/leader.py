@@ -1,4 +1,4 @@
-"""The duties that one supervisor has for all: ticks, daemons, dead supervisors, partitions."""
+"""The duties that one supervisor has for all: ticks, daemons, dead supervisors, housekeeping."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import psycopg
 
 from kirby.core import db
 from kirby.core.errors import Unavailable
+from kirby.server.supervisor.housekeeping import Housekeeper
 from kirby.server.supervisor.link import Link
 from kirby.server.ticks import Planner
 
@@ -21,12 +22,12 @@ log = logging.getLogger("kirby.supervisor")
 
 EVERY = 1.0  # seconds between two rounds
 RARELY = 60.0
+LED = 8.0  # seconds for which the lease, once taken, is held for sure
 
 TAKE_LEASE = "select kirby.take_lease('leader', %s)"
 REAP = "select kirby.reap_supervisors()"
 PLAN_DAEMONS = "select kirby.plan_daemons()"
 FIRE_TICKS = "select kirby.fire_ticks()"
-OPEN_PARTITIONS = "select kirby.open_partitions()"
 FORGET_FAILURES = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
 
 
@@ -44,14 +45,18 @@ class Leader:
         self._lease = lease
         self._planner = Planner()
         self._rarely_at = 0.0
+        self._led_at = -LED
+        self._housekeeper = Housekeeper(dsn, self._leads)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kirby leader", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        self._housekeeper.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         self._stopping.set()
+        self._housekeeper.stop(timeout)
         if self._thread.is_alive():
             self._thread.join(timeout)
         else:
@@ -63,8 +68,11 @@ class Leader:
         if owner is None:
             return False
         with self._link.use() as conn:
+            asked = time.monotonic()
             if db.scalar(conn, TAKE_LEASE, [owner]) is None:
+                self._led_at = -LED
                 return False
+            self._led_at = asked
             queued = self._reap(conn) + self._ask(conn, PLAN_DAEMONS)
             self._duty("ticks", lambda: self._planner.plan(conn))
             queued += self._ask(conn, FIRE_TICKS)
@@ -72,7 +80,6 @@ class Leader:
                 conn.execute("notify kirby_run")
             if time.monotonic() >= self._rarely_at:
                 self._rarely_at = time.monotonic() + RARELY
-                self._duty("partitions", lambda: _open_partitions(conn))
                 self._duty("login failures", lambda: conn.execute(FORGET_FAILURES))
             return True
 
@@ -86,6 +93,9 @@ class Leader:
                 log.exception("the leader stumbled")
             self._stopping.wait(EVERY * random.uniform(0.8, 1.2))  # noqa: S311
         self._link.drop()
+
+    def _leads(self) -> bool:
+        return time.monotonic() - self._led_at < LED
 
     def _prepare(self, conn: db.Connection) -> None:
         db.configure(conn, {"statement_timeout": "30s"})
@@ -109,10 +119,3 @@ class Leader:
                 raise
             log.warning("%s failed: %s", name, db.one_line(error))
         return 0
-
-
-def _open_partitions(conn: db.Connection) -> None:
-    """Without queueing everybody behind a long query on the default partition."""
-    with conn.transaction():
-        conn.execute("set local lock_timeout = '2s'")
-        conn.execute(OPEN_PARTITIONS)

@@ -11,6 +11,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from kirby.server import spans
+
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 NOTHING = "\N{EN DASH}"
 SHORTENED = 160
@@ -219,6 +221,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "clock": clock,
     "number": number,
     "size": size,
+    "span": spans.text,
     "plural": plural,
     "sentence": sentence,
     "moment": moment,

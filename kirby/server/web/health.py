@@ -8,19 +8,20 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from kirby.core.errors import KirbyError
-from kirby.server import health, schema
+from kirby.server import check, health, schema
 from kirby.server.database import unit
 from kirby.server.web import pages
 
 
 def show(request: Request) -> Response:
     with pages.reading(request) as conn:
+        report = check.report(conn)
         context: dict[str, Any] = {
-            "supervisors": health.supervisors(conn),
-            "leases": health.leases(conn),
+            "findings": report.findings,
+            "facts": report.facts,
+            "kept": {policy.log: policy.kept for policy in report.facts.logs_kept},
+            "oldest": {policy.log: policy.oldest_at for policy in report.facts.logs_kept},
             "database": health.database(conn),
-            "logs": health.logs(conn),
-            "holders": health.holders(conn),
             "head": schema.head(),
         }
     template = "health/_now.html" if pages.partial(request) else "health/show.html"

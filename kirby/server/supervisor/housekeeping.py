@@ -1,0 +1,174 @@
+"""Keep the log in order, beside the leader's other duties: counts, partitions, retention."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import class_row
+
+from kirby.core import db
+from kirby.core.errors import Unavailable
+from kirby.server.supervisor.link import Link
+
+log = logging.getLogger("kirby.supervisor")
+
+PIECE = 0.5  # seconds of removing messages in one go
+SOON = 1.0  # until something is tried again for which a lock was not had
+SHARE = 9  # a duty that took a second rests for so many
+
+COUNT = "select kirby.count_messages()"
+SUMMARIZE = "select kirby.summarize_messages()"
+OPEN = "select kirby.open_partitions()"
+PACE = "select kirby.keep_pace()"
+PLAN = "select log, partition, topic_id, upto from kirby.plan_retention()"
+DROP = "select kirby.drop_partition(%s, %s)"
+REMOVE_MESSAGES = "select kirby.remove_messages(%s, %s)"
+REMOVE_ROWS = "select kirby.remove_rows(%s)"
+FORGET = "select kirby.forget_removed() + kirby.sweep_produced()"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What retention has to do: drop a partition, or delete from a topic or a log."""
+
+    log: str
+    partition: str | None
+    topic_id: int | None
+    upto: int | None
+
+
+@dataclass(slots=True)
+class Duty:
+    """``work`` says whether there is more to do at once; ``at`` is when it is done next."""
+
+    name: str
+    every: float
+    work: Callable[[db.Connection], bool]
+    at: float = 0.0
+
+
+class Housekeeper:
+    """Does its duties in a thread and on a connection of its own, while `leads` says so.
+
+    What takes long here (to count the rows of a partition before it is dropped) holds up no tick.
+    Each step is a transaction of its own, right whoever does it, and waits for no lock for long.
+    """
+
+    def __init__(self, dsn: str, leads: Callable[[], bool]) -> None:
+        self._link = Link(dsn, "kirby supervisor: housekeeping", self._prepare)
+        self._leads = leads
+        self._tasks: list[Task] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kirby housekeeping", daemon=True)
+        self._duties = [
+            Duty("opening partitions", 60.0, self._open),
+            Duty("counting messages", 1.0, self._count),
+            Duty("summing up blocks", 10.0, self._summarize),
+            Duty("planning retention", 60.0, self._plan),
+            Duty("retention", 1.0, self._retain),
+            Duty("forgetting ids", 60.0, self._forget),
+        ]
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        else:
+            self._link.drop()
+
+    def round(self) -> None:
+        """Do what is due of the duties. Raises Unavailable."""
+        with self._link.use() as conn:
+            for duty in self._duties:
+                if time.monotonic() >= duty.at and not self._stopping.is_set():
+                    self._do(duty, conn)
+
+    def _do(self, duty: Duty, conn: db.Connection) -> None:
+        began = time.monotonic()
+        wait = duty.every
+        try:
+            if duty.work(conn):
+                wait = 0.0
+        except errors.LockNotAvailable:
+            wait = SOON
+        except psycopg.Error as error:
+            if isinstance(db.translated(error), Unavailable):
+                raise
+            log.warning("%s failed: %s", duty.name, db.one_line(error))
+        spent = time.monotonic() - began
+        duty.at = time.monotonic() + max(wait, spent if wait == 0.0 else spent * SHARE)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._leads():
+                    self.round()
+                else:
+                    self._link.drop()
+            except Unavailable:
+                pass  # the link says so, once
+            except Exception:  # one bad round must not be the last
+                log.exception("housekeeping stumbled")
+            self._stopping.wait(random.uniform(0.2, 0.3))  # noqa: S311
+        self._link.drop()
+
+    def _prepare(self, conn: db.Connection) -> None:
+        db.configure(conn, {"statement_timeout": "5min"})
+
+    def _open(self, conn: db.Connection) -> bool:
+        """Never queueing everybody behind a long query on the default partition."""
+        with conn.transaction():
+            conn.execute("set local lock_timeout = '200ms'")
+            conn.execute(OPEN)
+        conn.execute(PACE)
+        return False
+
+    def _count(self, conn: db.Connection) -> bool:
+        return bool(db.scalar(conn, COUNT))
+
+    def _summarize(self, conn: db.Connection) -> bool:
+        conn.execute(SUMMARIZE)
+        return False
+
+    def _plan(self, conn: db.Connection) -> bool:
+        with conn.cursor(row_factory=class_row(Task)) as cursor:
+            self._tasks = cursor.execute(PLAN).fetchall()
+        return False
+
+    def _retain(self, conn: db.Connection) -> bool:
+        """Work at the tasks for a while; whether any are left."""
+        until = time.monotonic() + PIECE
+        while self._tasks and time.monotonic() < until:
+            task = self._tasks.pop(0)
+            try:
+                if not self._step(conn, task):
+                    continue
+            except errors.LockNotAvailable:
+                self._tasks.append(task)
+                raise
+            self._tasks.insert(0, task)
+        return bool(self._tasks)
+
+    def _step(self, conn: db.Connection, task: Task) -> bool:
+        """One transaction of a task; whether more of it is left."""
+        if task.partition is not None and task.topic_id is None:
+            if db.scalar(conn, DROP, [task.log, task.partition]):
+                log.info("retention dropped partition %s", task.partition)
+            return False
+        if task.topic_id is not None:
+            return bool(db.scalar(conn, REMOVE_MESSAGES, [task.topic_id, task.upto]))
+        return bool(db.scalar(conn, REMOVE_ROWS, [task.log]))
+
+    def _forget(self, conn: db.Connection) -> bool:
+        conn.execute(FORGET)
+        return False

@@ -1,0 +1,27 @@
+-- Ticks and runs that do not belong together: a queued tick has its run, a run by schedule has its tick, a
+-- skipped one an event that says why (as far as the log of job events goes back).
+create or replace function kirby.verify_ticks()
+  returns table (key text, expected jsonb, found jsonb)
+  language sql
+  stable
+as $$
+  select format('deployment %s at %s', t.deployment_id, t.at),
+         jsonb_build_object('run', case when t.status = 'queued' then 'scheduled for then' end),
+         jsonb_build_object('run', t.run_id, 'status', t.status)
+    from kirby.tick t
+    left join kirby.run r on r.id = t.run_id and r.deployment_id = t.deployment_id and r.tick_at = t.at
+   where (t.status = 'queued') <> (r.id is not null) or (t.run_id is null) <> (r.id is null)
+   union all
+  select format('run %s', r.id), jsonb_build_object('tick', r.tick_at), null
+    from kirby.run r
+   where r.cause = 'schedule'
+     and not exists (select from kirby.tick t where t.deployment_id = r.deployment_id and t.run_id = r.id)
+   union all
+  select format('deployment %s at %s', t.deployment_id, t.at), jsonb_build_object('skipped', e.data ->> 'reason'),
+         jsonb_build_object('skipped', t.reason)
+    from kirby.tick t
+    left join kirby.job_event e on e.deployment_id = t.deployment_id and e.type = 'tick_skipped'
+                               and (e.data ->> 'at')::timestamptz = t.at
+   where t.status = 'skipped' and e.data ->> 'reason' is distinct from t.reason
+     and t.at >= coalesce((select kirby.now() - l.keep from kirby.log_retention l where l.log = 'job_event'), '-infinity');
+$$;
