@@ -6,6 +6,7 @@ import pytest
 from fix_sdk import house_fixture, scripts_fixture, sdk_fixture  # noqa: F401
 
 import kirby
+from kirby.core import db, protocol, subscriptions
 from kirby.core.errors import Denied, Invalid, NotFound, Unavailable, WrongSchema
 from kirby.sdk import session, topics
 
@@ -154,3 +155,52 @@ def test_below_the_folder_of_kirby_dev_the_dsn_is_found(sdk, monkeypatch, tmp_pa
     orders.publish(1)
 
     assert values() == [1]
+
+
+def held(house):
+    return dict(house.ask("select id, lease_until > now() from kirby.claim"))
+
+
+def test_what_was_on_its_way_when_the_connection_broke_is_given_back_at_once(sdk):
+    orders.publish_many([kirby.Out(n, key=f"k{n}") for n in range(100)])
+    mine = session.get()
+    subscription_id, _ = subscriptions.subscribe(mine.connection, "orders", "job")
+    known = subscriptions.claim(mine.connection, subscription_id, 10)
+    mine.holding(lambda: [known.claim_id])
+    lost = subscriptions.claim(mine.connection, subscription_id, 10)  # its answer never arrived
+    assert held(sdk) == {known.claim_id: True, lost.claim_id: True}
+
+    sdk.terminate()
+    again = mine.persist(lambda: subscriptions.claim(mine.connection, subscription_id, 100))
+
+    assert set(lost.positions) <= set(again.positions)
+    assert again.attempt == 1
+    assert held(sdk) == {known.claim_id: True, again.claim_id: True}
+
+
+def test_a_session_keeps_its_name_over_lost_connections_and_has_it_alone(sdk):
+    mine = session.get()
+    names = [db.scalar(mine.connection, "select current_setting('kirby.holder')")]
+    mine.drop()
+    names.append(db.scalar(mine.connection, HOLDER))
+    session.close()
+    other = session.get()
+    assert names == [mine.holder, mine.holder]
+    assert db.scalar(other.connection, HOLDER) == other.holder != mine.holder
+
+
+HOLDER = "select current_setting('kirby.holder')"
+
+
+def test_the_claims_of_others_are_left_alone(sdk):
+    orders.publish_many([kirby.Out(n, key=f"k{n}") for n in range(100)])
+    mine = session.get()
+    mine.holding(list)
+    subscription_id, _ = subscriptions.subscribe(mine.connection, "orders", "job")
+    with db.connect(sdk.environ["KIRBY_DSN"]) as conn:
+        protocol.greet(conn, token=sdk.environ["KIRBY_TOKEN"], environment=None, holder="other")
+        theirs = subscriptions.claim(conn, subscription_id, 10)
+        mine.drop()
+        mine.connection.execute("select 1")
+
+        assert held(sdk) == {theirs.claim_id: True}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import Any
 
 from kirby.core import tasks, topics
-from kirby.core.errors import Invalid, KirbyError, NotFound
+from kirby.core.errors import Invalid, KirbyError, NotFound, Unavailable
 from kirby.core.tasks import Status
 from kirby.sdk import asynchronous, session, work
 
@@ -105,13 +106,21 @@ class Result:
         until = None if timeout is None else time.monotonic() + timeout
         mine = session.get()
         listens = False
-        while (found := self.look()).status not in ENDS:
+        while (found := self._persist_look(mine, until)).status not in ENDS:
             left = self._left(found, timeout, until, POLL * random.uniform(0.75, 1.25))  # noqa: S311
-            if listens:
-                mine.wait(left)
-            else:
-                listens = self._listen(mine)  # then look again: it may have come meanwhile
+            with contextlib.suppress(Unavailable):
+                if listens:
+                    mine.wait(left)
+                else:
+                    listens = self._listen(mine)  # then look again: it may have come meanwhile
         return self._value(found)
+
+    def _persist_look(self, mine: session.Session, until: float | None) -> Status:
+        """Look, whatever becomes of the connection, for as long as there is time."""
+        return mine.persist(
+            lambda: tasks.status(mine.connection, self.topic, self.id),
+            lambda: until is not None and time.monotonic() >= until,
+        )
 
     async def aget(self, timeout: float | None = None) -> Any:
         """``get`` for asynchronous applications: it does not hold the event loop up."""

@@ -192,7 +192,12 @@ class Task(Generic[P, R]):
         elif (mine := work.current()) is not None:
             mine.publish_all(self.topic, items)
         else:
-            to._write_pages(iter(items))
+            try:
+                to._write_pages(iter(items))
+            except (
+                Unavailable
+            ):  # if they were stored after all, their ids keep them from coming twice
+                to._write_pages(iter(items))
 
     # Serving: what the loop asks of a stream
 

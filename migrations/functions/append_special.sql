@@ -31,7 +31,7 @@ begin
            kirby.lane_at(p_topic, v_positions[m.n], m.item ->> 'k', (m.item ->> 'b')::smallint), v_positions[m.n]
       from jsonb_array_elements(p_messages) with ordinality as m (item, n)
      where m.item ? 'i'
-     order by m.n
+     order by m.item ->> 'i', m.n  -- all who publish the same ids take them in the same order
         on conflict do nothing
     returning position
   )

@@ -8,6 +8,7 @@ create or replace function kirby.barrier(p_subscription kirby.subscription, p_ho
 as $$
 declare
   v_change bigint;
+  v_locked bigint;
 begin
   loop
     select min(l.position) into v_change from kirby.lane_change l
@@ -19,12 +20,14 @@ begin
       return p_horizon;
     end if;
 
-    -- Nobody claims a range while we look; those who do hold one lane, and wait for nobody.
-    perform from kirby.cursor c
-      where c.subscription_id = p_subscription.id
-      order by c.lane
-        for no key update;
-    if exists (select from kirby.claim c
+    -- Nobody claims a range while we look. Whoever holds a lane may wait for us, so we do not wait.
+    select count(*) into v_locked
+      from (select from kirby.cursor c
+             where c.subscription_id = p_subscription.id
+             order by c.lane
+               for no key update skip locked) l;
+    if v_locked < (select count(*) from kirby.cursor c where c.subscription_id = p_subscription.id)
+       or exists (select from kirby.claim c
                 where c.subscription_id = p_subscription.id and c.kind = 'range' and c.first <= v_change)
        or exists (select from kirby.cursor c
                     join kirby.message m on m.topic_id = p_subscription.topic_id and m.lane = c.lane

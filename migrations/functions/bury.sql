@@ -44,7 +44,8 @@ begin
   end loop;
 
   update kirby.claim c
-     set lease_until = '-infinity', fence = nextval('kirby.fence'), suspect = c.suspect or p_suspect
+     set lease_until = '-infinity', fence = default, suspect = c.suspect or p_suspect,
+                           attempt = c.attempt - (c.suspect and not p_suspect)::integer
     from kirby.subscription s
     join kirby.topic t on t.id = s.topic_id
    where s.id = c.subscription_id and t.environment_id = v_who.environment_id

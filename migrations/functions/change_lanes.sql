@@ -30,7 +30,7 @@ begin
   select s.id, l.lane
     from kirby.subscription s, generate_series(v_topic.lanes, p_lanes - 1) as l (lane)
    where s.topic_id = p_topic_id
-      on conflict do nothing;
+     and not exists (select from kirby.cursor c where c.subscription_id = s.id and c.lane = l.lane);
   perform kirby.audit(p_actor, 'lanes_changed', 'topic/' || v_topic.name,
                       p_before => jsonb_build_object('lanes', v_topic.lanes),
                       p_after => jsonb_build_object('lanes', p_lanes, 'from', v_from));

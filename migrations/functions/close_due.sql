@@ -12,7 +12,8 @@ begin
   select * into v_due from kirby.due d
    where d.subscription_id = p_subscription.id and d.position = p_position;
   perform from kirby.claim c
-    where c.subscription_id = p_subscription.id and c.lane = v_due.lane and c.kind = 'range'
+    where c.subscription_id = p_subscription.id and c.id >= kirby.first_claim(p_subscription.id)
+      and c.lane = v_due.lane and c.kind = 'range'
       and p_position between c.first and c.last
       for update;
   if found then

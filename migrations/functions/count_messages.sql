@@ -38,13 +38,13 @@ begin
 
   -- step 3
   with news as materialized (
-    select m.topic_id, m.lane, m.position >> 12 as stretch, count(*) as messages,
+    select m.topic_id, m.lane, m.position / 5000 as stretch, count(*) as messages,
            max(m.position) as position, max(m.recorded_at) as latest, min(m.recorded_at) as earliest
       from kirby.message m
      where m.position > v_done.position and m.position <= v_to and m.topic_id <> all (v_late)
-     group by grouping sets ((m.topic_id, m.lane), (m.position >> 12))
+     group by grouping sets ((m.topic_id, m.lane), (m.position / 5000))
   ), late as materialized (
-    select t.id as topic_id, l.lane, m.position >> 12 as stretch, count(*) as messages,
+    select t.id as topic_id, l.lane, m.position / 5000 as stretch, count(*) as messages,
            max(m.position) as position, max(m.recorded_at) as latest, min(m.recorded_at) as earliest
       from unnest(v_late, v_low) as b (topic_id, low)
       join kirby.topic t on t.id = b.topic_id
@@ -85,7 +85,7 @@ begin
         or at < clock_timestamp() - interval '10 seconds'
   ), times as (
     insert into kirby.time_index as i (position, latest, earliest)
-    select (n.stretch + 1) * 4096 - 1, max(n.latest), min(n.earliest)
+    select (n.stretch + 1) * 5000 - 1, max(n.latest), min(n.earliest)
       from (select stretch, latest, earliest from news where stretch is not null
              union all
             select stretch, latest, earliest from late) n

@@ -17,6 +17,6 @@ as $$
             from unnest(p_topics) t (id) left join kirby.topic_retention r on r.topic_id = t.id) longest,
          (select case when p_last <= kirby.counted_to(null) then
                    (select max(i.latest) from kirby.time_index i
-                     where i.position >= p_first and i.position < p_last + 4096)
+                     where i.position >= p_first and i.position <= p_last)
                  end as at) closed;
 $$;

@@ -20,7 +20,7 @@ begin
   while v_stretch is not null loop
     select m.position into v_found from kirby.message m
      where m.topic_id = p_topic_id and m.lane = p_lane
-       and m.position > v_stretch - 4096 and m.position <= v_stretch and coalesce(m.recorded_at >= p_when, false)
+       and m.position > v_stretch - 5000 and m.position <= v_stretch and coalesce(m.recorded_at >= p_when, false)
      order by m.position limit 1;
     if found then
       return v_found;

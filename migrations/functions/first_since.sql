@@ -29,7 +29,7 @@ begin
     loop
       v_stretch := kirby.stretch_since(v_stretch, p_when, v_counted);
       select min(m.position) into v_found from kirby.message m
-       where m.position > coalesce(v_stretch - 4096, v_counted)
+       where m.position > coalesce(v_stretch - 5000, v_counted)
          and m.position <= coalesce(v_stretch, v_horizon) and m.recorded_at >= p_when;
       exit when v_found is not null or v_stretch is null;
     end loop;

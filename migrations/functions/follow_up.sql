@@ -8,12 +8,14 @@ as $$
 declare
   v_version kirby.deployment_version;
   v_kind    text;
+  v_guilty  boolean;
 begin
   update kirby.token set revoked_at = kirby.now() where run_id = p_run.id and revoked_at is null;
+  v_guilty := p_run.status in ('failed', 'timed_out') and p_run.cancel_at is null;
   update kirby.claim
-     set lease_until = '-infinity', fence = nextval('kirby.fence'),
-         suspect = suspect or p_run.status in ('failed', 'timed_out') and p_run.cancel_at is null
-   where run_id = p_run.id;
+     set lease_until = '-infinity', fence = default,
+         suspect = suspect or v_guilty, attempt = attempt - (suspect and not v_guilty)::integer
+   where run_id = p_run.id and lease_until > '-infinity';
 
   select v.* into v_version
     from kirby.deployment d

@@ -9,6 +9,7 @@ as $$
    where d.subscription_id = p_claim.subscription_id and d.lane = p_claim.lane and d.reason = 'done'
      and d.position <= p_claim.last
      and not exists (select from kirby.claim c
-                      where c.subscription_id = d.subscription_id and c.lane = d.lane
+                      where c.subscription_id = d.subscription_id and c.id >= kirby.first_claim(d.subscription_id)
+                        and c.lane = d.lane
                         and c.kind = 'range' and d.position between c.first and c.last);
 $$;

@@ -1,5 +1,5 @@
 -- Forget results, and notes of what was taken back, whose messages retention removed; at most p_limit of each.
--- Returns how many.
+-- Returns how many. Also what the index by time has of dropped partitions, a month later.
 create or replace function kirby.forget_removed(p_limit integer default 5000)
   returns integer
   language plpgsql
@@ -34,6 +34,10 @@ begin
            limit p_limit) gone
    where d.topic_id = gone.topic_id and d.position = gone.position;
   get diagnostics v_retracted = row_count;
+
+  delete from kirby.time_index i
+   where i.position < (select min(p.first) from kirby.partitions('message') p)
+     and i.latest < kirby.now() - interval '30 days';
   return v_results + v_retracted;
 end;
 $$;

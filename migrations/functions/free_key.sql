@@ -39,6 +39,7 @@ begin
      set reason = 'ready',
          due_at = case when p_subscription.key_rate is null then kirby.now()
                        else kirby.next_slot(p_subscription, p_key) end
-   where subscription_id = p_subscription.id and position = any (v_next);
+   where subscription_id = p_subscription.id and position = any (v_next)
+     and reason = 'waiting';  -- by now
 end;
 $$;

@@ -1,7 +1,9 @@
--- Of a claimed range, file the messages whose key is held by another one: they wait their turn. The
--- lock on what holds a key makes sure of it: whoever is just settling that message either sees the
--- waiting ones afterwards and frees them, or has freed the key before we look. A delayed one holds
--- nothing, but it is locked with the others, since it may be handed out at this moment (kirby.put_off).
+-- Of a claimed range, file the messages whose key is held by another one: they wait their turn. The locks
+-- make sure of it. One message that waits already will be freed before ours, so it is enough to lock that
+-- one. Otherwise what holds the key is locked: whoever is just settling it either sees the waiting ones
+-- afterwards and frees them, or has freed the key before we look. Delayed and parked ones may hold
+-- nothing, but they are locked with the others, since they may be handed out at this moment
+-- (kirby.put_off). A condition outside of the locking query would be moved into it, a FILTER is not.
 create or replace function kirby.hold_back(p_subscription kirby.subscription, p_claim kirby.claim)
   returns void
   language plpgsql
@@ -9,6 +11,8 @@ create or replace function kirby.hold_back(p_subscription kirby.subscription, p_
 as $$
 declare
   v_keys text[];
+  v_held text[];
+  v_wait text[];
 begin
   if p_subscription.mode <> 'ordered' or not exists (
     select from kirby.due d where d.subscription_id = p_subscription.id and d.key is not null
@@ -16,24 +20,41 @@ begin
     return;
   end if;
 
-  select array_agg(distinct held.key) into v_keys
-    from (select d.key, d.reason from kirby.due d
-           where d.subscription_id = p_subscription.id
-             and d.reason <> 'done'
-             and (d.parked_at is null or p_subscription.on_failure = 'block')
-             and d.key in (select m.key from kirby.message m
-                            where m.topic_id = p_subscription.topic_id and m.lane = p_claim.lane
-                              and m.position between p_claim.first and p_claim.last)
+  select array_agg(distinct m.key) into v_keys
+    from kirby.message m
+   where m.topic_id = p_subscription.topic_id and m.lane = p_claim.lane
+     and m.position between p_claim.first and p_claim.last
+     and exists (select from kirby.due d where d.subscription_id = p_subscription.id and d.key = m.key);
+  if v_keys is null then
+    return;
+  end if;
+
+  select array_agg(w.key) into v_wait
+    from (select d.key from kirby.due d
+           where d.subscription_id = p_subscription.id and d.reason = 'waiting'
+             and d.position in (
+                   select (select l.position from kirby.due l
+                            where l.subscription_id = p_subscription.id and l.key = k.key and l.reason = 'waiting'
+                            order by l.position desc limit 1)
+                     from unnest(v_keys) as k (key))
            order by d.position
-             for update) held
-   where held.reason <> 'delayed';
+             for update) w;
+
+  select array_agg(distinct h.key) filter (
+           where h.reason <> 'delayed' and (h.parked_at is null or p_subscription.on_failure = 'block'))
+    into v_held
+    from (select d.key, d.reason, d.parked_at from kirby.due d
+           where d.subscription_id = p_subscription.id and d.reason <> 'done'
+             and d.key = any (v_keys) and d.key <> all (coalesce(v_wait, '{}'))
+           order by d.position
+             for update) h;
 
   insert into kirby.due (subscription_id, position, lane, key, due_at, reason)
   select p_subscription.id, m.position, m.lane, m.key, 'infinity', 'waiting'
     from kirby.message m
    where m.topic_id = p_subscription.topic_id and m.lane = p_claim.lane
      and m.position between p_claim.first and p_claim.last
-     and m.key = any (v_keys)
+     and m.key = any (v_wait || v_held)
       on conflict do nothing;
 end;
 $$;

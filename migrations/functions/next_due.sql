@@ -19,7 +19,8 @@ begin
            select min(d.due_at) as at from kirby.due d
             where d.subscription_id = s.id and d.parked_at is null and d.due_at < 'infinity'
             union all
-           select min(c.lease_until) from kirby.claim c where c.subscription_id = s.id
+           select min(c.lease_until) from kirby.claim c
+            where c.subscription_id = s.id and c.id >= kirby.first_claim(s.id)
             union all
            select s.rate_at where s.rate_at > kirby.now()) next
      where s.id = any (p_subscription_ids) and s.paused_at is null);

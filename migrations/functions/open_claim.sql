@@ -17,7 +17,11 @@ declare
   v_count bigint;
 begin
   if v_claim.kind = 'due' then
-    if not v_claim.suspect then
+    if kirby.has_expired(p_subscription.topic_id, v_claim.lane, v_claim.first) then
+      delete from kirby.claim where id = v_claim.id;
+      perform kirby.close_due(p_subscription, v_claim.first);
+      return null;
+    elsif not v_claim.suspect then
       return v_claim;
     elsif v_claim.attempt >= p_subscription.max_attempts then
       delete from kirby.claim where id = v_claim.id;
@@ -33,6 +37,9 @@ begin
 
   perform kirby.sift(p_subscription, v_claim);
   perform kirby.hold_back(p_subscription, v_claim);
+  if not p_fresh and p_subscription.key_in_flight is not null then
+    perform kirby.free_keys(p_subscription, v_claim, v_claim.last);  -- of what has expired meanwhile
+  end if;
   if p_fresh and num_nonnulls(p_subscription.key_in_flight, p_subscription.key_rate) > 0 then
     perform kirby.limit_keys(p_subscription, v_claim);
   end if;

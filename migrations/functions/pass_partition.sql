@@ -28,7 +28,7 @@ begin
     end if;
     perform kirby.pass_messages(
       v_topic.topic_id, p_last,
-      (select max(i.latest) from kirby.time_index i where i.position >= p_first and i.position < p_last + 4096),
+      (select max(i.latest) from kirby.time_index i where i.position >= p_first and i.position <= p_last),
       v_topic.lanes, v_topic.messages);
   end loop;
   return v_counts.rows;

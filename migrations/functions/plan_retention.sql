@@ -21,14 +21,13 @@ declare
   v_log     text;
 begin
   select coalesce(jsonb_object_agg(e.topic_id, e.upto), '{}') into v_expired
-    from (select r.topic_id, kirby.expired_to(r.topic_id) as upto, r.gone_to
+    from (select r.topic_id, kirby.expired_to(r.topic_id) as upto
             from kirby.topic_retention r where r.keep is not null) e
-   where e.upto > e.gone_to;
+   where e.upto > 0;
 
   for v_part in
     select p.* from kirby.partitions('message') p
-     where p.last <= v_horizon
-        or p.first <= (select max(e.value::bigint) from jsonb_each_text(v_expired) e)
+     where p.first <= (select max(e.value::bigint) from jsonb_each_text(v_expired) e)
      order by p.first
   loop
     v_topics := array(select kirby.topics_in(v_part.name));
@@ -43,12 +42,13 @@ begin
     end if;
 
     for v_topic in
-      select t.id, least((v_expired ->> t.id::text)::bigint, v_part.last) as upto, r.keep
+      select t.id, least(coalesce((v_expired ->> t.id::text)::bigint, 0), v_part.last) as upto, r.keep
         from unnest(v_topics) t (id) left join kirby.topic_retention r on r.topic_id = t.id
        order by t.id
     loop
       v_behind := v_behind || v_topic.id;
-      if v_topic.upto >= v_part.first and not kirby.expires_soon(v_part.first, v_part.last, v_topics, v_topic.keep) then
+      if v_topic.upto >= v_part.first and kirby.has_between(v_topic.id, v_part.first - 1, v_topic.upto)
+         and not kirby.expires_soon(v_part.first, v_part.last, v_topics, v_topic.keep) then
         log := 'message'; partition := v_part.name; topic_id := v_topic.id; upto := v_topic.upto;
         return next;
       end if;

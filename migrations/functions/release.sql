@@ -1,5 +1,6 @@
 -- Give a claim back at once, unsettled: its messages go to whoever asks next. Nothing happens if it
--- was lost already. p_suspect: its handling broke off, so it is handed out message by message.
+-- was lost already. p_suspect: its handling broke off, so it is handed out message by message. Otherwise
+-- that it was handed out does not count as an attempt.
 create or replace function kirby.release(
   p_claim_id bigint,
   p_fence bigint,
@@ -15,8 +16,9 @@ declare
   v_who record;
 begin
   select * into v_who from kirby.principal();
-  update kirby.claim c set lease_until = '-infinity', fence = nextval('kirby.fence'),
-                           suspect = p_suspect
+  update kirby.claim c set lease_until = '-infinity', fence = default,
+                           suspect = c.suspect or p_suspect,
+                           attempt = c.attempt - (c.suspect and not p_suspect)::integer
    where c.id = p_claim_id and c.fence = p_fence
      and c.subscription_id in (select s.id from kirby.subscription s
                                  join kirby.topic t on t.id = s.topic_id

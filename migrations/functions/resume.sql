@@ -12,7 +12,8 @@ declare
   v_given integer;
 begin
   select * into v_who from kirby.principal();
-  update kirby.claim c set lease_until = '-infinity', fence = nextval('kirby.fence')
+  update kirby.claim c set lease_until = '-infinity', fence = default,
+                           attempt = c.attempt - c.suspect::integer
     from kirby.subscription s
     join kirby.topic t on t.id = s.topic_id
    where s.id = c.subscription_id and t.environment_id = v_who.environment_id

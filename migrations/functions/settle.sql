@@ -33,12 +33,15 @@ declare
   v_next  kirby.claim;
   v_batch kirby.batch;
 begin
-  select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence for update;
+  -- The subscription first, as whoever claims: it may be locked.
+  select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence;
+  if found then
+    v_own := kirby.own_subscription(v_claim.subscription_id);
+    select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence for update;
+  end if;
   if not found then
     perform kirby.fail('KB005', 'the claim was lost to another worker: its lease ended before the work was done');
-  end if;
-  v_own := kirby.own_subscription(v_claim.subscription_id);
-  if p_upto < v_claim.first then
+  elsif p_upto < v_claim.first then
     return next;
     return;
   end if;
@@ -56,7 +59,7 @@ begin
   end if;
 
   v_next := kirby.finish(v_own.subscription, v_claim, coalesce(p_upto, v_claim.upto),
-                         p_next > 0, p_lease);
+                         p_next > 0 and (v_own.subscription).paused_at is null, p_lease);
   if v_next.id is null and p_next > 0 and coalesce(p_upto, v_claim.upto) = v_claim.upto then
     v_next := kirby.take(v_own.subscription, v_own.run_id, p_next, p_lease);
   end if;

@@ -6,6 +6,6 @@ create or replace function kirby.stretch_since(p_after bigint, p_when timestampt
   stable
 as $$
   select i.position from kirby.time_index i
-   where i.position > p_after and i.latest >= p_when and i.position - 4096 < p_counted
+   where i.position > p_after and i.latest >= p_when and i.position - 5000 < p_counted
    order by i.position limit 1;
 $$;

@@ -35,6 +35,9 @@ begin
 
   insert into kirby.subscription (topic_id, name, mode) values (topic_id, p_name, p_mode)
       on conflict do nothing;
+  if found then
+    perform from kirby.topic t where t.id = topic_id for share;  -- its lanes are not changed meanwhile
+  end if;
   select s.id, s.mode into subscription_id, v_mode
     from kirby.subscription s where s.topic_id = subscribe.topic_id and s.name = p_name;
   if v_mode <> p_mode then
@@ -47,7 +50,20 @@ begin
    where s.id = subscribe.subscription_id
      and (s.on_failure, s.max_attempts) is distinct from
          (coalesce(p_on_failure, s.on_failure), coalesce(p_max_attempts, s.max_attempts));
+  if found and p_on_failure = 'park' then
+    -- What is parked holds its key no longer, and nothing else would free what waits for it.
+    perform kirby.free_key(s, w.key)
+       from kirby.subscription s
+      cross join lateral (select distinct d.key from kirby.due d
+                           where d.subscription_id = s.id and d.reason = 'waiting') w
+      where s.id = subscribe.subscription_id;
+  end if;
 
+  if (select count(*) from kirby.cursor c where c.subscription_id = subscribe.subscription_id)
+     >= (select t.lanes from kirby.topic t where t.id = subscribe.topic_id) then
+    return;
+  end if;
+  perform from kirby.subscription s where s.id = subscribe.subscription_id for no key update;
   -- Behind what retention removed; the lock that the reference to the topic took keeps it from removing more.
   insert into kirby.cursor (subscription_id, lane, position, delivered)
   select subscribe.subscription_id, l.lane, coalesce(r.gone_to, 0), coalesce(n.gone, 0)
@@ -56,6 +72,7 @@ begin
     left join kirby.topic_retention r on r.topic_id = t.id
     left join kirby.topic_count n on n.topic_id = t.id and n.lane = l.lane
    where t.id = subscribe.topic_id
-      on conflict do nothing;
+     and not exists (select from kirby.cursor c
+                      where c.subscription_id = subscribe.subscription_id and c.lane = l.lane);
 end;
 $$;

@@ -9,11 +9,13 @@ create or replace function kirby.sweep_produced(p_blocks integer default 2000)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_from   bigint;
-  v_blocks bigint := pg_relation_size('kirby.produced') / current_setting('block_size')::bigint;
-  v_before bigint := kirby.first_since(null, kirby.now() - interval '7 days');
-  v_rows   integer;
+  v_from    bigint;
+  v_blocks  bigint := pg_relation_size('kirby.produced') / current_setting('block_size')::bigint;
+  v_counted bigint := kirby.counted_to(null);
+  v_before  bigint;  -- what lies before it is seven days old
+  v_rows    integer;
 begin
+  v_before := coalesce(kirby.stretch_since(-1, kirby.now() - interval '7 days', v_counted) - 4999, v_counted);
   insert into kirby.sweep (name) values ('produced') on conflict do nothing;
   select s.block into v_from from kirby.sweep s where s.name = 'produced' for update;
   delete from kirby.produced p

@@ -20,6 +20,7 @@ begin
   if p_subscription.paused_at is not null then
     return null;
   end if;
+  perform pg_advisory_xact_lock_shared(kirby.claim_lock(), p_subscription.id);
   v_claim := kirby.take_expired(p_subscription, p_run_id, p_lease);
   if v_claim.id is null and v_limited then
     v_limit := kirby.allowance(p_subscription, p_limit);

@@ -14,13 +14,16 @@ declare
 begin
   loop
     update kirby.claim c
-       set fence = nextval('kirby.fence'),
+       set fence = default,
            suspect = c.suspect or (c.lease_until > '-infinity' and not kirby.host_is_lost(c.run_id)),
+           attempt = c.attempt
+                     - (c.suspect and c.lease_until > '-infinity' and kirby.host_is_lost(c.run_id))::integer,
            run_id = p_run_id,
            holder = current_setting('kirby.holder', true),
            lease_until = kirby.now() + p_lease
      where c.id = (select e.id from kirby.claim e
-                    where e.subscription_id = p_subscription.id and e.lease_until <= kirby.now()
+                    where e.subscription_id = p_subscription.id
+                      and e.id >= kirby.first_claim(p_subscription.id) and e.lease_until <= kirby.now()
                     order by e.lease_until limit 1
                       for update skip locked)
     returning c.* into v_claim;

@@ -36,11 +36,13 @@ begin
   end if;
 
   for v_lane in
-    select c.lane from kirby.cursor c
-     where c.subscription_id = p_subscription.id
-       and not (v_ordered and exists (
-             select from kirby.claim o
-              where o.subscription_id = p_subscription.id and o.lane = c.lane and o.kind = 'range'))
+    select c.lane
+      from generate_series(0, v_topic.lanes - 1) as l (lane)
+     cross join lateral (
+           select * from kirby.cursor n
+            where n.subscription_id = p_subscription.id and n.lane = l.lane
+            order by n.position desc limit 1) c
+     where not (v_ordered and exists (select from kirby.claim o where o.id = c.claim_id))
        and exists (select from kirby.message m
                     where m.topic_id = p_subscription.topic_id and m.lane = c.lane
                       and m.position > c.position and m.position <= v_horizon)

@@ -17,7 +17,7 @@ begin
   with freed as (
     update kirby.due d
        set parked_at = null, due_at = kirby.now(), attempt = 0,
-           reason = case s.on_failure when 'park' then 'delayed' else 'ready' end
+           reason = case s.on_failure when 'park' then 'delayed' else 'queued' end
       from kirby.subscription s
      where s.id = d.subscription_id and d.subscription_id = p_subscription_id and d.parked_at is not null
        and (p_positions is null or d.position = any (p_positions))

@@ -24,7 +24,7 @@ as $$
     left join kirby.topic_count n on n.topic_id = r.topic_id and n.lane = r.lane
    where r.delivered <> r.messages + coalesce(n.gone, 0)
    union all
-  select format('%s/%s/%s lane %s', e.name, t.name, s.name, l.lane), jsonb_build_object('cursor', 'there'), null
+  select format('%s/%s/%s lane %s', e.name, t.name, s.name, l.lane), jsonb_build_object('cursor', 'there'), null::jsonb
     from kirby.subscription s
     join kirby.topic t on t.id = s.topic_id
     join kirby.environment e on e.id = t.environment_id

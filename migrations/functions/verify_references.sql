@@ -5,7 +5,7 @@ create or replace function kirby.verify_references()
   language sql
   stable
 as $$
-  select format('%s %s/%s %s', r.kind, e.name, t.name, r.id), jsonb_build_object('message at', r.position), null
+  select format('%s %s/%s %s', r.kind, e.name, t.name, r.id), jsonb_build_object('message at', r.position), null::jsonb
     from (select 'produced' as kind, p.topic_id, p.id, p.lane, p.position from kirby.produced p
            union all
           select 'result', x.topic_id, x.task::text, x.lane, x.position from kirby.result x

@@ -12,7 +12,7 @@ as $$
     left join kirby.run r on r.id = t.run_id and r.deployment_id = t.deployment_id and r.tick_at = t.at
    where (t.status = 'queued') <> (r.id is not null) or (t.run_id is null) <> (r.id is null)
    union all
-  select format('run %s', r.id), jsonb_build_object('tick', r.tick_at), null
+  select format('run %s', r.id), jsonb_build_object('tick', r.tick_at), null::jsonb
     from kirby.run r
    where r.cause = 'schedule'
      and not exists (select from kirby.tick t where t.deployment_id = r.deployment_id and t.run_id = r.id)

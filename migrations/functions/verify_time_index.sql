@@ -8,7 +8,7 @@ as $$
   select format('up to position %s', coalesce(m.position, i.position)),
          jsonb_build_object('latest', m.latest, 'earliest', m.earliest),
          jsonb_build_object('latest', i.latest, 'earliest', i.earliest)
-    from (select (m.position / 4096 + 1) * 4096 - 1 as position, max(m.recorded_at) as latest, min(m.recorded_at) as earliest
+    from (select (m.position / 5000 + 1) * 5000 - 1 as position, max(m.recorded_at) as latest, min(m.recorded_at) as earliest
             from kirby.message m
             left join kirby.topic_count n on n.topic_id = m.topic_id and n.lane = m.lane
             join (select t.id, kirby.counted_to(t.id) as upto from kirby.topic t) c on c.id = m.topic_id
@@ -17,5 +17,5 @@ as $$
     full join kirby.time_index i on i.position = m.position
    where i.position is null or m.latest > i.latest or m.earliest < i.earliest
       or (m.latest, m.earliest) is distinct from (i.latest, i.earliest)
-         and i.position > coalesce((select max(r.gone_to) from kirby.topic_retention r), 0) + 4095;
+         and i.position > coalesce((select max(r.gone_to) from kirby.topic_retention r), 0) + 4999;
 $$;

@@ -44,8 +44,12 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description="Kirby beside its peers and beside the limits."
     )
-    parser.add_argument("--quick", action="store_true", help="a few minutes: smaller counts, 3 rounds")
-    parser.add_argument("--only", nargs="+", choices=SUBJECTS, metavar="NAME", help=" ".join(SUBJECTS))
+    parser.add_argument(
+        "--quick", action="store_true", help="a few minutes: smaller counts, 3 rounds"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=SUBJECTS, metavar="NAME", help=" ".join(SUBJECTS)
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--write", action="store_true", help="refresh docs/benchmarks.md and .svg")
     parser.add_argument("--rounds", type=int, help="instead of 5, or 3 with --quick")

@@ -1,4 +1,4 @@
-"""What a subject measures with: the servers, the counts, and rounds in which everybody has a turn."""
+"""What a subject measures with: servers, counts, and rounds in which everybody has a turn."""
 
 import sys
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Bench:
     # Processes
 
     def call(self, module, name, env=None, **arguments):
-        """What ``benchmarks.peers.MODULE.NAME(**arguments)`` returns, run in a process of its own."""
+        """What ``peers.MODULE.NAME(**arguments)`` returns, run in a process of its own."""
         return children.call(self.log, f"peers.{module}", name, env, **arguments)
 
     def start(self, module, name, env=None, **arguments):

@@ -1,4 +1,4 @@
-"""The servers that a run compares, each started when it is first needed, in one temporary folder."""
+"""The servers that a run compares, each started when first needed, in one temporary folder."""
 
 import itertools
 import os
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -40,6 +40,8 @@ class House:
         children.stop_all()
         for server in self._postgres.values():
             server.stop()
+            with suppress(OSError):  # it lies elsewhere if our path is too long for a socket
+                shutil.rmtree((server.root / "socket").read_text())
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, name):
@@ -146,7 +148,7 @@ def _program(name):
 
 @contextmanager
 def _bindir(folder):
-    """Let Kirby's launcher take PostgreSQL from this folder, or from where it finds it by itself."""
+    """Let Kirby's launcher take PostgreSQL from this folder, or find one by itself."""
     if folder is not None and not folder.is_dir():
         raise Missing("PostgreSQL 15 is not installed")
     before = os.environ.pop("KIRBY_PG_BINDIR", None)

@@ -10,7 +10,7 @@ PACKAGES = ("kirby", "psycopg", "celery", "procrastinate", "pgqueuer", "asyncpg"
 
 def facts(house, size, mode, seconds):
     """What ``--json`` says beside the rows."""
-    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    packages = {name: version for name in PACKAGES if (version := _installed(name))}
     return {
         "mode": mode,
         "rounds": size.rounds,
@@ -24,6 +24,13 @@ def facts(house, size, mode, seconds):
             "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         },
     }
+
+
+def _installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor():

@@ -88,22 +88,22 @@ def document(rows, **more):
 def shown(value, unit):
     """A figure for people: three digits and its unit."""
     if value is None:
-        return "–"
+        return "-"
     if unit == "/s":
         return f"{value / 1000:.1f} k/s" if value >= 10_000 else f"{value:,.0f}/s"
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
 def shown_ratio(ratio):
-    return "–" if ratio is None else f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}×"
+    return "-" if ratio is None else f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}x"
 
 
 def shown_target(row):
     if row.target is None:
-        return "–"
+        return "-"
     sign = "≥" if row.better == "higher" else "≤"
-    return f"{sign} {row.target:g}{'×' if row.peer else ' ' + row.unit}"
+    return f"{sign} {row.target:g}{'x' if row.peer else ' ' + row.unit}"
 
 
 def verdict(row):
-    return {True: "met", False: "missed", None: "–"}[row.ok]
+    return {True: "met", False: "missed", None: "-"}[row.ok]

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks.rows import shown, shown_ratio, shown_target, verdict
 
-COLOURS = {"met": "green", "missed": "red", "–": "dim"}
+COLOURS = {"met": "green", "missed": "red", "-": "dim"}
 WIDE = 150  # columns where there is no terminal to ask
 
 
@@ -17,7 +17,7 @@ def cells(row):
     return (
         row.name,
         shown(row.kirby.median, row.unit),
-        row.peer or "–",
+        row.peer or "-",
         shown(row.against.median, row.unit),
         shown_ratio(row.ratio),
         shown_target(row),

@@ -65,9 +65,9 @@ def check(as_json: bool) -> None:
 @connection.limit_option(10, "How many differing rows of each projection to name.")
 @connection.json_option
 def verify(limit: int, as_json: bool) -> None:
-    """Rebuild every projection beside the real one and compare them.
+    """Rebuild every projection and compare it.
 
-    Names each row that differs; exits 1 if there is one. Reads everything.
+    Names each row that differs from the real one; exits 1 if there is one. Reads everything.
     """
     verdicts = []
     with connection.unit() as conn:

@@ -31,6 +31,8 @@ PLAN = "select log, partition, topic_id, upto from kirby.plan_retention()"
 DROP = "select kirby.drop_partition(%s, %s)"
 REMOVE_MESSAGES = "select kirby.remove_messages(%s, %s)"
 REMOVE_ROWS = "select kirby.remove_rows(%s)"
+LOW_FLOORS = "select kirby.low_claim_floors()"
+RAISE_FLOOR = "select kirby.raise_claim_floor(%s)"
 FORGET = "select kirby.forget_removed() + kirby.sweep_produced()"
 
 
@@ -73,6 +75,7 @@ class Housekeeper:
             Duty("summing up blocks", 10.0, self._summarize),
             Duty("planning retention", 60.0, self._plan),
             Duty("retention", 1.0, self._retain),
+            Duty("raising floors of claims", 5.0, self._raise_floors),
             Duty("forgetting ids", 60.0, self._forget),
         ]
 
@@ -171,4 +174,9 @@ class Housekeeper:
 
     def _forget(self, conn: db.Connection) -> bool:
         conn.execute(FORGET)
+        return False
+
+    def _raise_floors(self, conn: db.Connection) -> bool:
+        for (subscription_id,) in conn.execute(LOW_FLOORS).fetchall():
+            conn.execute(RAISE_FLOOR, [subscription_id])
         return False

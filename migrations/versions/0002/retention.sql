@@ -21,8 +21,8 @@ create table kirby.counted (
 );
 insert into kirby.counted default values;
 
--- For each stretch of 4,096 positions that has messages, by its last position: the latest and the earliest
--- moment that was recorded in it. Complete as far as messages are counted.
+-- For each stretch of 5,000 positions that has messages, by its last position: the latest and the earliest
+-- moment that was recorded in it. No stretch lies in two partitions. Complete as far as messages are counted.
 create table kirby.time_index (
   position bigint      primary key,
   latest   timestamptz not null,

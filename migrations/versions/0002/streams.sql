@@ -70,8 +70,29 @@ update kirby.cursor c
                      where m.topic_id = s.topic_id and m.lane = c.lane and m.position <= c.position)
   from kirby.subscription s where s.id = c.subscription_id;
 
--- Holder: the session that has it in its hands.
-alter table kirby.claim add column holder text;
+-- Claims come and go all the time. While an old snapshot is open, none of those that are gone leaves its
+-- indexes, and none of the old versions of a cursor. So both are looked up from their newest end: a
+-- cursor by its position, and what is claimed in a lane through its cursor; claims from a floor on, below
+-- which there are none (kirby.raise_claim_floor).
+alter table kirby.cursor add column claim_id bigint;
+update kirby.cursor c
+   set claim_id = (select max(o.id) from kirby.claim o
+                    where o.subscription_id = c.subscription_id and o.lane = c.lane and o.kind = 'range');
+alter table kirby.cursor drop constraint cursor_pkey;
+create unique index cursor_newest on kirby.cursor (subscription_id, lane, position);
+drop index kirby.claim_lane;
+create index claim_newest on kirby.claim (subscription_id, id);
+create table kirby.claim_floor (
+  subscription_id integer not null references kirby.subscription on delete cascade,
+  id              bigint  not null,
+  primary key (subscription_id, id)
+);
+
+-- Holder: the session that has it in its hands. A fence is not only a number: claims are not flushed, so
+-- after a crash the sequences may give the same numbers again, while somebody still holds the old ones.
+alter table kirby.claim
+  add column holder text,
+  alter column fence set default nextval('kirby.fence') * 1048576 + floor(random() * 1048576)::bigint;
 
 -- Payload: what a person made of a parked message. Delayed: not before due_at; queued: due, and its key is
 -- still in a range in somebody's hands; limited: its key is over its rate.

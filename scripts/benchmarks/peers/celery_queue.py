@@ -1,4 +1,4 @@
-"""Celery on Redis or RabbitMQ. The worker is its own command; tasks are sent by a process of its own.
+"""Celery on Redis or RabbitMQ. The worker is its own command; another process sends tasks.
 
 The broker, the results and the tally of a measurement come by environment variables, since Celery's
 command imports this module by itself.

@@ -6,7 +6,6 @@ import time
 from datetime import datetime
 
 import kirby
-
 from benchmarks import payloads
 from benchmarks.watch import Tally
 from kirby.core import subscriptions, topics
@@ -65,7 +64,7 @@ class Probe:
         subscriptions.settle(self.conn, batch, upto=batch.positions[-1])
 
     def begin(self):
-        """A subscription that has read nothing gets its first batch, and is asked how far behind it is."""
+        """One that has read nothing gets its first batch, and is asked how far behind it is."""
         name = f"unread-{random.getrandbits(60)}"
         new, _ = subscriptions.subscribe(self.conn, self.topic, name)
         self.timed("claim, all unread", lambda: subscriptions.claim(self.conn, new, BATCH))

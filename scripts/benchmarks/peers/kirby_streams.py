@@ -1,9 +1,8 @@
-"""Kirby's topics and streams, as a script uses them. Every function runs in a process of its own."""
+"""Kirby's topics and streams, as a script uses them. Each function has a process of its own."""
 
 import time
 
 import kirby
-
 from benchmarks import payloads
 from benchmarks.pace import knock, paced
 from benchmarks.watch import Tally, Watch
@@ -68,7 +67,7 @@ def publish_paced(topic, count, batch, rate):
 
 
 def transform(topic, to, count):
-    """Consume, publish one message for each, settle: one transaction a batch, as the SDK cuts it."""
+    """Consume, publish one for each, settle: one transaction a batch, as the SDK cuts it."""
     watch = Watch(count)
 
     @kirby.stream(topic, to=to, name="bench")
@@ -98,7 +97,7 @@ def receive(topic, count, tally):
 
 
 def send(topic, count, pause, tally):
-    """Publish the time, about every ``pause`` seconds; the first ones only until somebody listens."""
+    """Publish the time, about every ``pause`` seconds, once somebody listens."""
     target = kirby.topic(topic)
     knock(tally, lambda: target.publish({"sent": None}))
     paced(count, pause, lambda: target.publish({"sent": time.monotonic()}))

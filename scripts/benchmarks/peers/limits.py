@@ -1,4 +1,4 @@
-"""What the driver and PostgreSQL can do at best with the same rows. Each runs in a process of its own."""
+"""What driver and server can do at best with the same rows. Each has a process of its own."""
 
 import time
 
@@ -10,8 +10,9 @@ from benchmarks.watch import Tally
 
 TABLE = """
     create table if not exists message (
-      position bigint generated always as identity, topic_id integer not null, lane smallint not null,
-      key text, payload jsonb not null, recorded_at timestamptz not null default clock_timestamp(),
+      position bigint generated always as identity,
+      topic_id integer not null, lane smallint not null, key text, payload jsonb not null,
+      recorded_at timestamptz not null default clock_timestamp(),
       primary key (topic_id, lane, position));
     create table if not exists place (name text primary key, position bigint not null)
 """

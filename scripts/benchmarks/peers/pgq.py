@@ -13,7 +13,7 @@ INSERT = "select pgq.insert_event(%s, 'order', event) from unnest(%s::text[]) ev
 
 
 def fill(dsn, queue, count, batch):
-    """A queue whose every tick stands after ``batch`` events, as if the ticker came just in time."""
+    """A queue with a tick after every ``batch`` events, as if the ticker came just in time."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("create extension if not exists pgq")
         conn.execute("select pgq.create_queue(%s)", [queue])

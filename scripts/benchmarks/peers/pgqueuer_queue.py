@@ -66,7 +66,7 @@ def enqueue(dsn, driver, queue, count, batch):
 
 
 def work(dsn, driver, queue, tally):
-    """A worker that takes batches of 100 until there are no jobs. What was done stays in its log."""
+    """A worker that takes batches of 100 until there are no jobs; its log keeps what was done."""
     done = Tally(tally)
 
     async def serve():

@@ -1,4 +1,4 @@
-"""Procrastinate. Every function runs in a process of its own; workers end when the queue is empty."""
+"""Procrastinate. Each function has a process of its own; workers end with the queue."""
 
 import asyncio
 import time

@@ -1,21 +1,23 @@
 """Whether anything grows with what is stored, or with the number of workers.
 
-A database for each size; its history is loaded in one statement and then counted as the leader would
-have done, so that it is exactly what publishing it would have left.
+A database for each size; its history is loaded in one statement and then counted as the leader
+would have done, so that it is exactly what publishing it would have left.
 """
 
+import contextlib
 import functools
 import time
 
 from benchmarks import children
 from benchmarks.rows import Row
+from benchmarks.subjects.tasks import await_count
 
 GROUP = "Growth"
 TOPIC = "history"
 SMALL, MIDDLE = 1000, 100_000
 WORKERS = (1, 4, 16)
 CALLS = {"claim": 10, "claim, all unread": 10, "settle": None, "read by time": 10, "lag": 10}  # ms
-PATIENCE = 60  # seconds for all workers to start, and to be done
+PATIENCE = 60  # seconds for all workers to start
 
 STORED = '{"order": 1}'  # short, so that ten million fit into a minute: nobody reads them
 
@@ -26,6 +28,10 @@ LOAD = """
       from kirby.topic t, generate_series(%(first)s::bigint, %(last)s::bigint) n
      where t.id = %(topic_id)s
 """
+SPAN = """
+    select min(recorded_at), max(recorded_at) from kirby.message where position >= %(first)s
+"""
+WAKE = "select pg_notify('kirby_topic_' || id, '') from kirby.topic where name = %s"
 WAITING = """
     select count(*) from pg_stat_activity
      where application_name like 'kirby%' and datname = current_database()
@@ -102,44 +108,32 @@ class Store:
         conn.execute(AT_THE_END)
         conn.execute("vacuum (analyze) kirby.message")
         conn.execute("checkpoint")
-        self.first, self.last = (
-            moment.isoformat()
-            for moment in conn.execute(
-                "select min(recorded_at), max(recorded_at) from kirby.message where position > %s", [taken]
-            ).fetchone()
-        )
+        moments = conn.execute(SPAN, facts).fetchone()
+        self.first, self.last = (moment.isoformat() for moment in moments)
 
     def probe(self):
-        count = self.bench.count(15)
         return self.bench.call(
-            "kirby_growth", "probe", self.env, topic=TOPIC, count=count, first=self.first, last=self.last
+            "kirby_growth", "probe", self.env, topic=TOPIC, count=self.bench.count(15),
+            first=self.first, last=self.last,
         )  # fmt: skip
 
     def drain(self, workers, count):
         """Messages a second of so many workers that all wait when the queue is opened."""
         topic, tally = self.bench.house.fresh("queue"), self.bench.tally()
         self.bench.call("kirby_streams", "fill", self.env, topic=topic, count=count)
-        with self.bench.house.admin(self.name) as conn:
-            [subscription] = conn.execute(
-                "select subscription_id from kirby.subscribe(%s, 'workers', 'shared')", [topic]
-            ).fetchone()
-            conn.execute("select kirby.pause_subscription(%s, true, 'bench')", [subscription])
+        given = {"topic": topic, "tally": str(tally.path)}
+        with self.bench.house.admin(self.name) as conn, closed(conn, topic) as let_in:
             running = [
-                self.bench.start("kirby_growth", "work_off", self.env, topic=topic, tally=str(tally.path))
+                self.bench.start("kirby_growth", "work_off", self.env, **given)
                 for _ in range(workers)
             ]
             try:
                 self.await_workers(conn, workers)
-                conn.execute("select kirby.pause_subscription(%s, false, 'bench')", [subscription])
-                conn.execute("select pg_notify('kirby_topic_' || id, '') from kirby.topic where name = %s", [topic])
-                deadline = time.monotonic() + PATIENCE
-                while tally.count < count and time.monotonic() < deadline:
-                    time.sleep(0.02)
+                let_in()
+                await_count(tally, count, running)
             finally:
                 for each in running:
                     children.stop(each)
-        if tally.count < count:
-            raise children.Failed(children.last_words(running[0]))
         return tally.rate
 
     def await_workers(self, conn, workers):
@@ -149,3 +143,18 @@ class Store:
             if time.monotonic() > deadline:
                 raise children.Failed(f"{workers} workers did not start")
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def closed(conn, topic):
+    """A queue that gives nothing to anybody until the function that this yields is called."""
+    [queue] = conn.execute(
+        "select subscription_id from kirby.subscribe(%s, 'workers', 'shared')", [topic]
+    ).fetchone()
+
+    def let_in():
+        conn.execute("select kirby.pause_subscription(%s, false, 'bench')", [queue])
+        conn.execute(WAKE, [topic])
+
+    conn.execute("select kirby.pause_subscription(%s, true, 'bench')", [queue])
+    yield let_in

@@ -20,7 +20,9 @@ def measure(bench):
     def notify(pause, count):
         return one_way(bench, "limits", None, count, pause, str(bench.tally().path), dsn=dsn)
 
-    figures = bench.rounds({"kirby": lambda: kirby(IDLE, count), "notify": lambda: notify(IDLE, count)})
+    figures = bench.rounds(
+        {"kirby": lambda: kirby(IDLE, count), "notify": lambda: notify(IDLE, count)}
+    )
     for part in ("p50", "p99"):
         yield Row(
             GROUP, f"publish → handler, idle, {part}", figures[f"kirby {part}"],
@@ -30,7 +32,9 @@ def measure(bench):
     topic = bench.house.fresh(topics)
     rate = bench.call("kirby_streams", "publish_each", env, topic=topic, count=bench.count(1500))
     busy = {"pause": 2 / rate, "count": bench.count(1500)}
-    figures = bench.rounds({"kirby": lambda: kirby(**busy), "notify": lambda: notify(**busy)}, rounds=3)
+    figures = bench.rounds(
+        {"kirby": lambda: kirby(**busy), "notify": lambda: notify(**busy)}, rounds=3
+    )
     for part in ("p50", "p99"):
         yield Row(
             GROUP, f"publish → handler, half load, {part}", figures[f"kirby {part}"],

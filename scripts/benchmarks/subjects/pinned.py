@@ -4,6 +4,7 @@ Both databases are on one server and work at the same time; a snapshot holds up 
 own database only.
 """
 
+import functools
 import time
 
 import psycopg
@@ -31,7 +32,9 @@ def measure(bench):
             peer=WITHOUT, target=0.95, note=f"{COMMIT} a commit, both at the same time",
         )  # fmt: skip
         count = bench.count(20_000, 1000)
-        drained = bench.rounds({name: lambda dsn=dsn: drain(bench, dsn, count) for name, dsn in dsns.items()})
+        drained = bench.rounds(
+            {name: functools.partial(drain, bench, dsn, count) for name, dsn in dsns.items()}
+        )
         yield Row(
             GROUP, "and then a backlog, in batches of 100", drained["pinned"], drained["free"],
             peer=WITHOUT, target=0.95,

@@ -16,10 +16,15 @@ def measure(bench):
 
 def one_by_one(bench, env, table):
     count = bench.count(2000)
-    figures = bench.rounds({
-        "kirby": lambda: bench.call("kirby_streams", "publish_each", env, topic=bench.house.fresh("each"), count=count),
-        "INSERT": lambda: bench.call("limits", "insert_each", dsn=table, count=count),
-    })  # fmt: skip
+
+    def kirby():
+        topic = bench.house.fresh("each")
+        return bench.call("kirby_streams", "publish_each", env, topic=topic, count=count)
+
+    def insert():
+        return bench.call("limits", "insert_each", dsn=table, count=count)
+
+    figures = bench.rounds({"kirby": kirby, "INSERT": insert})
     return Row(
         GROUP, "publish, one a commit", figures["kirby"], figures["INSERT"],
         peer="psycopg INSERT, autocommit", target=0.6,
@@ -27,10 +32,16 @@ def one_by_one(bench, env, table):
 
 
 def in_batches(bench, env, table, batch, count):
-    figures = bench.rounds({
-        "kirby": lambda: bench.call("kirby_streams", "publish_batches", env, topic=bench.house.fresh("batches"), count=count, batch=batch),
-        "COPY": lambda: bench.call("limits", "copy_batches", dsn=table, count=count, batch=batch),
-    })  # fmt: skip
+    given = {"count": count, "batch": batch}
+
+    def kirby():
+        topic = bench.house.fresh("batches")
+        return bench.call("kirby_streams", "publish_batches", env, topic=topic, **given)
+
+    def copy():
+        return bench.call("limits", "copy_batches", dsn=table, **given)
+
+    figures = bench.rounds({"kirby": kirby, "COPY": copy})
     return Row(
         GROUP, f"publish, {batch:,} a commit", figures["kirby"], figures["COPY"],
         peer="psycopg COPY", target=0.5,

@@ -23,7 +23,8 @@ def measure(bench):
 
     def kirby_append():
         topic = bench.house.fresh("append")
-        return bench.call("kirby_streams", "publish_batches", env, topic=topic, count=count, batch=BATCH)  # fmt: skip
+        given = {"topic": topic, "count": count, "batch": BATCH}
+        return bench.call("kirby_streams", "publish_batches", env, **given)
 
     figures = bench.rounds({"kirby": kirby_append, "redis": append})
     yield Row(

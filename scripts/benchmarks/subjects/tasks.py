@@ -101,13 +101,13 @@ class Queue:
 
 
 def await_count(tally, count, workers):
-    """Return when all was done. Raises Failed when a worker gave up, or after a minute."""
+    """Return when all was done. Raises Failed when all workers gave up, or after a minute."""
     deadline = time.monotonic() + PATIENCE
     while (done := tally.count) < count:
         dead = all(worker.poll() is not None for worker in workers)
         if (dead and tally.count < count) or time.monotonic() > deadline:
             said = children.last_words(workers[0])
-            raise children.Failed(f"only {done} of {count} tasks were done: {said}")
+            raise children.Failed(f"only {done} of {count} were done: {said}")
         time.sleep(0.02)
 
 
