@@ -24,6 +24,7 @@ from benchmarks.watch import Tally, Watch  # noqa: E402
 
 FACTS = {
     "mode": "quick", "rounds": 3, "seconds": 1, "versions": {"Redis": "7.0.15"},
+    "settings": {"Redis": {"appendfsync": "everysec"}},
     "machine": {"processor": "a processor", "cores": 2, "memory_gb": 24, "system": "Linux 6"},
 }  # fmt: skip
 
@@ -64,7 +65,14 @@ class TestRows:
         document = json.loads(json.dumps(rows.document([row(target=2), missing], mode="quick")))
         first, second = document["rows"]
         assert list(first)[:6] == ["name", "kirby", "against", "ratio", "target", "ok"]
-        assert [first[key] for key in list(first)[:6]] == ["a row", 30.0, 10.0, 3.0, 2, True]
+        assert [first[key] for key in list(first)[:6]] == [
+            "a row, beside a peer",
+            30.0,
+            10.0,
+            3.0,
+            2,
+            True,
+        ]
         assert (second["against"], second["ratio"], second["ok"]) == (None, None, None)
         assert second["missing"] == "not installed"
         assert document["mode"] == "quick"
@@ -195,6 +203,7 @@ class TestPictures:
         assert "| a row | 30/s | a peer | 10/s | 3.00x | ≥ 2x | met |" in text
         assert "* c: not installed" in text
         assert "Redis 7.0.15" in text
+        assert "* Redis: `appendfsync = everysec`" in text
         assert "## What is compared" in text
         assert (tmp_path / "benchmarks.svg").read_text().startswith("<svg")
 
@@ -214,11 +223,12 @@ class TestCommand:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         document = json.loads(out)
-        assert [each["name"] for each in document["rows"]] == [
+        assert [each["what"] for each in document["rows"]] == [
             "publish, one a commit", "publish, 100 a commit", "publish, 1,000 a commit",
         ]  # fmt: skip
         assert all(each["ratio"] > 0 and each["ok"] in (True, False) for each in document["rows"])
         assert document["versions"]["PostgreSQL"]
+        assert document["settings"]["PostgreSQL"]["fsync"] == "on"
         assert self.left(tmp_path) == []
 
     @pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])

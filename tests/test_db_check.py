@@ -140,7 +140,7 @@ def judged(known):
 
 
 @pytest.mark.parametrize(
-    ("server", "said"),
+    ("changed", "said"),
     [
         ({"unsafe": ["fsync"], "throwaway": False}, "wrong: server: fsync off: a power cut loses"),
         ({"notifications": 0.11}, "near: notifications: their queue is 11% full"),
@@ -154,8 +154,8 @@ def judged(known):
         ({"sees_all": False}, "near: rights: this login does not see what other sessions do"),
     ],
 )
-def test_the_server_is_judged(log, as_role, server, said):
-    safe = {"unsafe": [], **server}
+def test_the_server_is_judged(log, as_role, changed, said):
+    safe = {"unsafe": [], **changed}
 
     [line] = judged(facts(log, as_role, server=safe))
 

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import psycopg
 import pytest
 from fix_pgbouncer import CLEAN, bouncer_fixture, left_behind, pooled_fixture  # noqa: F401
+from fix_runs import drive, runs_fixture, supervise_fixture  # noqa: F401
 from fix_sdk import (  # noqa: F401
     FOREIGN,
     TOKEN,
@@ -16,11 +19,15 @@ from fix_sdk import (  # noqa: F401
     sdk_fixture,
     stop_after,
 )
+from starlette.testclient import TestClient
 
 import kirby
 from kirby.core import db, protocol, topics
 from kirby.core.errors import Conflict, Denied, Unavailable
 from kirby.sdk import looking, session
+from kirby.server import database
+from kirby.server.settings import Settings
+from kirby.server.web import create_app
 
 orders = kirby.Topic("orders")
 POOLED = "kirby: the database is behind a connection pooler"
@@ -268,6 +275,68 @@ def test_a_pooler_that_goes_away_is_waited_for(pooled, bouncer, monkeypatch):
 
     with pytest.raises(Unavailable):
         orders.publish(3)
+
+
+TASKS = """
+import kirby
+
+@kirby.task(max_attempts=3)
+def add(a, b):
+    if b == 13:
+        raise RuntimeError("never")
+    return a + b
+"""
+
+
+def test_tasks_in_a_pool_of_processes_and_threads(pooled, as_role, tmp_path, monkeypatch):
+    (tmp_path / "sums.py").write_text(TASKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    from sums import add
+
+    server = {"KIRBY_DSN": as_role(pooled.environ["KIRBY_DSN"], "kirby_server"), "KIRBY_TOKEN": ""}
+    environ = {**os.environ, **server, "PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    command = ["-m", "kirby", "worker", "sums", "--processes", "2", "--threads", "2"]
+    with subprocess.Popen(
+        [sys.executable, *command], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as worker:
+        try:
+            results = [add.delay(number, 1) for number in range(50)]
+            assert [result.get(timeout=60) for result in results] == list(range(1, 51))
+            pooled.conn.execute("update kirby.subscription set max_attempts = 1")
+            with pytest.raises(kirby.TaskFailed, match="never"):
+                add.delay(0, 13).get(timeout=60)
+        finally:
+            worker.terminate()
+            said, _ = worker.communicate(timeout=30)
+
+    assert worker.returncode == 0, said.decode()
+    assert POOLED in said.decode()
+
+
+# The server
+
+
+def test_a_supervisor_works_and_leaves_nothing_behind(runs, supervise, bouncer, dsn, as_role):
+    through = bouncer(size=1).through(dsn)
+    supervisor = supervise(
+        dsn=as_role(through, "kirby_server"), worker_dsn=as_role(through, "kirby_worker")
+    )
+    run_id = runs.start("import sys; print('hello', file=sys.stderr)")
+
+    drive(supervisor, lambda: runs.get(run_id)["status"] == "succeeded", 60)
+    drive(supervisor, lambda: runs.texts(run_id, "stderr") == ["hello"])
+    supervisor.stop()
+    assert left_behind(as_role(through, "kirby_server")) == CLEAN
+
+
+def test_the_web_listens_to_nothing(bouncer, dsn, as_role):
+    through = as_role(bouncer(size=1).through(dsn), "kirby_server")
+    engine = database.engine(through)
+    with TestClient(create_app(Settings(dsn=through), engine)) as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/login").status_code == 200
+    engine.dispose()
+    assert left_behind(through) == CLEAN
 
 
 # The command line

@@ -39,8 +39,8 @@ SHOP = """
     @kirby.task
     def at(value):
         say("at", value)
-        with open("go") as go:
-            go.readline()
+        while not os.path.exists(f"go-{value}"):
+            time.sleep(0.01)
         return value
 
     @kirby.task(max_attempts=2)
@@ -79,7 +79,7 @@ class Worker(Script):
         self.process = subprocess.Popen(
             [sys.executable, "-m", *command.split(), module, *map(str, options)],
             cwd=folder,
-            env={**os.environ, **environ},
+            env={**os.environ, **environ, "KIRBY_JOB": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -92,10 +92,9 @@ class Worker(Script):
         with open(f"/proc/{self.pid}/task/{self.pid}/children") as file:
             return [int(pid) for pid in file.read().split()]
 
-    def tell(self, line=""):
-        """To whichever task waits in `at`."""
-        with open(self.folder / "go", "w") as go:
-            go.write(f"{line}\n")
+    def tell(self, value):
+        """Let the task `at` with this value go on."""
+        (self.folder / f"go-{value}").touch()
 
 
 @pytest.fixture
@@ -103,7 +102,6 @@ def folder(tmp_path):
     """Where the module `shop` is."""
     source = "import ctypes, random, threading, time\n" + PRELUDE + textwrap.dedent(SHOP)
     (tmp_path / "shop.py").write_text(source)
-    os.mkfifo(tmp_path / "go")
     return tmp_path
 
 
@@ -113,8 +111,7 @@ def worker(house, folder):
     started = []
 
     def start(*options, ready=True, **how):
-        environ = {name: house.environ[name] for name in house.environ if name != "KIRBY_JOB"}
-        started.append(Worker(folder, environ, *options, **how))
+        started.append(Worker(folder, house.environ, *options, **how))
         if ready:
             assert started[-1].line().startswith("the worker is at work: ")
         return started[-1]
@@ -123,9 +120,10 @@ def worker(house, folder):
     for each in started:
         if each.process.poll() is None:
             children = each.children()
-            each.kill()
+            each.process.kill()
             for pid in children:
                 kill(pid)
+            each.process.wait()
         for stream in (each.process.stdin, each.process.stdout, each.process.stderr):
             stream.close()
 
@@ -210,10 +208,14 @@ def test_the_command_serves_an_environment(house, worker, monkeypatch, folder):
 def test_each_thread_has_a_connection_and_one_listens(house, worker):
     worker("--processes", 2, "--threads", 3)
 
-    assert house.value(
+    assert connections(house) == 2 * (3 + 1)
+
+
+def connections(house):
+    return house.value(
         "select count(*) from pg_stat_activity where datname = current_database()"
         " and usename = 'kirby_worker'"
-    ) == 2 * (3 + 1)
+    )
 
 
 def test_the_order_of_keys_holds_over_threads_and_processes(house, worker, until):
@@ -268,7 +270,6 @@ def test_so_many_threads_are_refused(sdk, threads):
 
 
 def test_a_waiting_pool_is_woken_by_a_publish(house, worker, shop, until):
-    (worker_module := house) and None
     each = worker("--threads", 2)
     until(lambda: house.value(
         "select count(*) from pg_stat_activity where query like '%%kirby.next_due(%%'"
@@ -299,7 +300,7 @@ def test_a_long_task_keeps_its_claim_in_a_thread(house, folder, worker, shop, un
 
     until(renewed)
     assert len({fence for _, fence in leases}) == 1
-    each.tell()
+    each.tell("long")
 
     assert sent.get(timeout=20) == "long"
 
@@ -311,7 +312,7 @@ def test_threads_go_on_after_lost_connections(house, worker, shop, until):
     assert each.line() == "at held"
 
     house.terminate()
-    each.tell()
+    each.tell("held")
 
     assert shop("add").apply_async([3, 4]).get(timeout=20) == 7
     assert waiting.get(timeout=20) == "held"
@@ -329,13 +330,13 @@ def test_threads_go_on_after_lost_connections(house, worker, shop, until):
 def test_a_signal_finishes_what_is_at_hand_and_gives_back_the_rest(
     house, worker, shop, number, threads
 ):
-    sent = shop("at").map(range(4))
     each = worker("--threads", threads)
+    sent = shop("at").map(range(4))
     begun = [int(each.line().split()[1]) for _ in range(threads)]
 
     each.signal(number)
-    for _ in begun:
-        each.tell()
+    for value in begun:
+        each.tell(value)
 
     assert each.end() == (0, "")
     assert [sent[index].get(timeout=0) for index in begun] == begun
@@ -347,23 +348,22 @@ def test_a_signal_finishes_what_is_at_hand_and_gives_back_the_rest(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_breaks_off_what_is_at_hand(house, worker, shop, until, number, code):
-    sent = shop("at").delay("held")
     each = worker("--threads", 2)
+    sent = shop("at").delay("held")
     assert each.line() == "at held"
     children = each.children()
+    before = connections(house)
 
     each.signal(number)
-    until(lambda: house.value("select count(*) from pg_stat_activity where query like '%%release%%'")
-          or True)  # fmt: skip
-    time.sleep(0.2)
+    until(lambda: connections(house) == before - 1)  # that of the thread that had nothing
     each.signal(number)
 
     assert each.end() == (code, "")
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children))
     assert house.ask("select suspect, lease_until = '-infinity' from kirby.claim") == [(False, True)]
-    again = worker()
-    assert again.line() == "at held"
-    again.tell()
+    again = worker(ready=False)
+    assert {again.line()[:2], again.line()[:2]} == {"at", "th"}  # at held, the worker is at work
+    again.tell("held")
     assert sent.get(timeout=20) == "held"
 
 

@@ -7,7 +7,7 @@ from psycopg import errors, sql
 
 PROTOCOL = {
     "claim", "get_entries", "hello", "limit_subscription", "next_due", "open_topic", "protocol",
-    "publish", "read", "release", "renew", "resume", "retract", "settle", "subscribe",
+    "publish", "publish_within", "read", "release", "renew", "resume", "retract", "settle", "subscribe",
     "task_status", "write",
 }  # fmt: skip
 LOGS = ("audit_event", "job_event", "log_line", "message", "secret_access", "state_mutation")

@@ -20,6 +20,7 @@ class Behind(Generic[T]):
         self._act = act
         self._outcome: T | None = None
         self._error: BaseException | None = None
+        self._ended = threading.Event()  # join() that was broken off believes that it has ended
         self._thread = threading.Thread(target=self._run, name="kirby-behind", daemon=True)
         self._thread.start()
 
@@ -28,15 +29,21 @@ class Behind(Generic[T]):
             self._outcome = self._act()
         except BaseException as error:
             self._error = error
+        finally:
+            self._ended.set()
+
+    @property
+    def goes_on(self) -> bool:
+        return not self._ended.is_set()
 
     def wait(self) -> None:
         """Return when it has ended; at once in its own thread."""
         if self._thread is not threading.current_thread():
-            self._thread.join()
+            self._ended.wait()
 
     def result(self) -> T:
         """What it returned, or raise what it raised."""
-        self._thread.join()
+        self._ended.wait()
         if self._error is not None:
             raise self._error
         return self._outcome  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """One process of a pool: imports the module, and serves what it declares.
 
-Started as ``python -m kirby.sdk.child TARGET THREADS BOARD SAY LIFE``; the last three are files that
-it inherits: where it writes down what it has in its hands, where it says that it is ready or why it
-cannot be, and one that ends with its parent.
+Started as ``python -m kirby.sdk.child TARGET THREADS BOARD SAY LIFE``; the last three are files
+that it inherits: where it writes down what it has in its hands, where it says that it is ready or
+why it cannot be, and one that ends with its parent.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def load(target: str) -> Sequence[worker.Served]:
 
 def _imported(name: str) -> ModuleType:
     if not name.endswith(".py"):
-        os.environ.setdefault("KIRBY_JOB", name)
+        os.environ["KIRBY_JOB"] = os.environ.get("KIRBY_JOB") or name
         return importlib.import_module(name)
     path = Path(name).resolve()
-    os.environ.setdefault("KIRBY_JOB", path.stem)
+    os.environ["KIRBY_JOB"] = os.environ.get("KIRBY_JOB") or path.stem
     sys.path.insert(0, str(path.parent))
     # Its tasks are named as those of the script itself.
     spec = importlib.util.spec_from_file_location(os.environ["KIRBY_JOB"], path)

@@ -64,6 +64,11 @@ class Consumer:
         """Where a publish to the topic is announced."""
         return topics.channel(self.topic_id)
 
+    @property
+    def holds(self) -> bool:
+        """Whether it has anything in its hands, or on its way."""
+        return self.batch is not None or bool(self._next) or self._settling is not None
+
     def claim(self) -> Batch | None:
         """The batch that is held, a new one if need be; None if there is nothing to do."""
         if self.batch is None:

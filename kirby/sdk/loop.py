@@ -65,7 +65,7 @@ class Server:
     @property
     def holds(self) -> bool:
         """Whether it has messages in its hands that are not settled."""
-        return self.consumer.batch is not None
+        return self.consumer.holds
 
     def step(self) -> bool:
         """Handle and settle one slice of work; False if there was none."""

@@ -98,6 +98,7 @@ class Pool:
         self._stop = Stop()
         self._stopping = False
         self._is_ready = False
+        self._said = False
         self._children: list[Child] = []
         self._due: list[float] = [0.0]  # when children are to be started; the first one alone
         self._deaths = 0  # one after the other, each of a child that was young
@@ -136,7 +137,9 @@ class Pool:
                 child.late = True
                 child.kill()
             elif "tasks" in child.words and not self._is_ready:
-                self._ready(child)
+                self._is_ready = True  # the first one serves: so can the others
+                self._due += [0.0] * (self._processes - 1)
+        self._announce()
         if not self._stop.asked:
             self._start()
 
@@ -146,11 +149,13 @@ class Pool:
             self._due.remove(due)
             self._children.append(Child(self._target, self._threads))
 
-    def _ready(self, child: Child) -> None:
-        """The first one serves: so can the others."""
-        self._is_ready = True
-        self._due += [0.0] * (self._processes - 1)
-        counts = (_count(child.words.get(word, 0), word[:-1]) for word in ("streams", "tasks"))
+    def _announce(self) -> None:
+        """Say once that all are at work."""
+        ready = [child for child in self._children if "tasks" in child.words]
+        if self._said or len(ready) < self._processes:
+            return
+        self._said = True
+        counts = (_count(ready[0].words[word], word[:-1]) for word in ("streams", "tasks"))
         print(
             f"the worker is at work: {_count(self._processes, 'process', 'processes')} of"
             f" {_count(self._threads, 'thread')}, {' and '.join(filter(None, counts))}",

@@ -105,6 +105,7 @@ class Result:
         self._refuse_deadlock(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         mine = session.get()
+        mine.found()  # where nobody is woken, look soon
         listens = False
         while (found := self._persist_look(mine, until)).status not in ENDS:
             left = self._left(found, timeout, until, POLL * random.uniform(0.75, 1.25))  # noqa: S311

@@ -167,7 +167,9 @@ class Session:
                 self._connection = None
 
     def tidy(self) -> None:
-        """Drop the connection if somebody was torn out of the middle of a statement on it."""
+        """Drop the connection if this thread was torn out of the middle of a statement on it."""
+        if self._behind is not None and self._behind.goes_on:
+            return  # the statement is that one's, and whoever comes waits for it
         connection = self._connection
         if connection is not None and connection.info.transaction_status != IDLE:
             self.drop()

@@ -4,6 +4,7 @@ create or replace function kirby.expired_to(p_topic_id integer)
   returns bigint
   language plpgsql
   volatile
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_policy kirby.topic_retention;

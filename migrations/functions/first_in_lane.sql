@@ -11,6 +11,7 @@ create or replace function kirby.first_in_lane(
   returns bigint
   language plpgsql
   volatile
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_stretch bigint := p_stretch;

@@ -8,6 +8,7 @@ create or replace function kirby.first_since(p_topic_id integer, p_when timestam
   language plpgsql
   volatile
   set enable_seqscan = off
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_horizon bigint;

@@ -3,7 +3,8 @@
 -- least so many (more than 10,000 are not counted yet, or are being worked on or tried again).
 --
 -- Before a cursor lie as many messages as were published less its rank (delivered); what came since
--- the last count is counted here. So the time it takes does not depend on how far behind it is.
+-- the last count is counted here. So the time it takes does not depend on how far behind it is. Cursors and
+-- claims are found from their newest end, as kirby.take_lane does.
 create or replace function kirby.lag(
   p_subscription_id integer,
   out messages bigint,
@@ -14,21 +15,28 @@ create or replace function kirby.lag(
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan  -- to plan it for all partitions costs more than to run it
 as $$
 declare
   v_most   constant integer := 10000;
   v_topic  integer;
+  v_lanes  integer;
+  v_first  bigint := kirby.first_claim(p_subscription_id);
   v_now    timestamptz := kirby.now();
   v_oldest timestamptz;
 begin
-  select s.topic_id into v_topic from kirby.subscription s where s.id = p_subscription_id;
+  select t.id, t.lanes into v_topic, v_lanes
+    from kirby.subscription s join kirby.topic t on t.id = s.topic_id where s.id = p_subscription_id;
 
   with lane as materialized (
     select c.lane, c.position, greatest(c.position, n.position) as start,
            case when n.position > c.position then n.messages - c.delivered else 0 end as counted
-      from kirby.cursor c
+      from generate_series(0, v_lanes - 1) as l (lane)
+     cross join lateral (
+           select * from kirby.cursor o
+            where o.subscription_id = p_subscription_id and o.lane = l.lane
+            order by o.position desc limit 1) c
       left join kirby.topic_count n on n.topic_id = v_topic and n.lane = c.lane
-     where c.subscription_id = p_subscription_id
   ), tail as (
     select count(*) as messages
       from (select from lane l
@@ -47,7 +55,7 @@ begin
                       and not exists (select from kirby.due d where d.subscription_id = c.subscription_id
                                                                 and d.position = m.position)
                     limit v_most + 1) m
-             where c.subscription_id = p_subscription_id and c.kind = 'range'
+             where c.subscription_id = p_subscription_id and c.id >= v_first and c.kind = 'range'
              limit v_most + 1) h
   ), due as materialized (
     select d.reason, d.due_at from kirby.due d
@@ -64,12 +72,15 @@ begin
 
   select min(o.at) into v_oldest
     from (select m.recorded_at as at
-            from kirby.cursor c
+            from generate_series(0, v_lanes - 1) as l (lane)
+           cross join lateral (
+                 select o.position from kirby.cursor o
+                  where o.subscription_id = p_subscription_id and o.lane = l.lane
+                  order by o.position desc limit 1) c
            cross join lateral (
                  select m.recorded_at from kirby.message m
-                  where m.topic_id = v_topic and m.lane = c.lane and m.position > c.position
+                  where m.topic_id = v_topic and m.lane = l.lane and m.position > c.position
                   order by m.position limit 1) m
-           where c.subscription_id = p_subscription_id
            union all
           select m.recorded_at
             from kirby.claim c
@@ -79,7 +90,7 @@ begin
                     and not exists (select from kirby.due d where d.subscription_id = c.subscription_id
                                                               and d.position = m.position)
                   order by m.position limit 1) m
-           where c.subscription_id = p_subscription_id and c.kind = 'range'
+           where c.subscription_id = p_subscription_id and c.id >= v_first and c.kind = 'range'
            union all
           select coalesce(m.deliver_at, m.recorded_at)
             from (select d.lane, d.position, d.reason, d.due_at, d.parked_at from kirby.due d

@@ -17,7 +17,11 @@ declare
   v_count bigint;
 begin
   if v_claim.kind = 'due' then
-    if kirby.has_expired(p_subscription.topic_id, v_claim.lane, v_claim.first) then
+    if not exists (select from kirby.due d
+                    where d.subscription_id = p_subscription.id and d.position = v_claim.first) then
+      delete from kirby.claim where id = v_claim.id;  -- retention was told to remove it, unread
+      return null;
+    elsif kirby.has_expired(p_subscription.topic_id, v_claim.lane, v_claim.first) then
       delete from kirby.claim where id = v_claim.id;
       perform kirby.close_due(p_subscription, v_claim.first);
       return null;
@@ -66,8 +70,12 @@ begin
         perform kirby.count_rate(p_subscription, v_count);
       end if;
       return v_claim;
-    elsif v_claim.attempt < p_subscription.max_attempts then
-      update kirby.claim set first = v_next, upto = v_next, attempt = attempt + 1
+    end if;
+    if v_next > v_claim.first then
+      v_claim.attempt := 1;  -- what was counted is of a message that has gone meanwhile
+    end if;
+    if v_claim.attempt < p_subscription.max_attempts then
+      update kirby.claim set first = v_next, upto = v_next, attempt = v_claim.attempt + 1
        where id = v_claim.id returning * into v_claim;
       return v_claim;
     end if;

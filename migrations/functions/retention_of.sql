@@ -16,6 +16,7 @@ create or replace function kirby.retention_of(
   stable
   security definer
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan  -- to plan it for all partitions costs more than to run it
 as $$
 declare
   v_policy kirby.topic_retention;

@@ -67,6 +67,7 @@ begin
   due_at := nullif(v_due.due_at, 'infinity');
   status := case
     when v_due.parked_at is not null then 'failed'
+    when v_claim.lease_until = '-infinity' then 'pending'  -- given back, and not yet taken again
     when v_claim.id is not null then 'running'
     when v_due.reason = 'delayed' then 'scheduled'
     when v_due.reason in ('failed', 'killed') then 'retrying'

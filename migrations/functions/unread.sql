@@ -8,16 +8,21 @@ create or replace function kirby.unread(p_topic_id integer)
 as $$
   select distinct on (s.id) s.id, u.position, u.reason
     from kirby.subscription s
+    join kirby.topic t on t.id = s.topic_id
    cross join lateral (
          select m.position, 'not handed out yet' as reason
-           from kirby.cursor c
+           from generate_series(0, t.lanes - 1) as l (lane)
+          cross join lateral (
+                select o.position from kirby.cursor o
+                 where o.subscription_id = s.id and o.lane = l.lane
+                 order by o.position desc limit 1) c
           cross join lateral (
                 select m.position from kirby.message m
-                 where m.topic_id = p_topic_id and m.lane = c.lane and m.position > c.position
+                 where m.topic_id = p_topic_id and m.lane = l.lane and m.position > c.position
                  order by m.position limit 1) m
-          where c.subscription_id = s.id
           union all
-         select c.first, 'in hands' from kirby.claim c where c.subscription_id = s.id
+         select c.first, 'in hands' from kirby.claim c
+          where c.subscription_id = s.id and c.id >= kirby.first_claim(s.id)
           union all
          (select d.position, case when d.parked_at is not null then 'parked'
                                   when d.reason in ('delayed', 'waiting') then d.reason else 'to be retried' end

@@ -5,6 +5,9 @@ create or replace function kirby.verify_topic_counts()
   language sql
   stable
 as $$
+  with upto as materialized (
+    select t.id, kirby.counted_to(t.id) as position from kirby.topic t
+  )
   select format('%s/%s lane %s', e.name, t.name, k.lane),
          jsonb_build_object('messages', coalesce(f.gone, 0) + coalesce(m.messages, 0),
                             'position', coalesce(m.last, f.position)),
@@ -12,8 +15,8 @@ as $$
     from (select m.topic_id, m.lane, count(*) as messages, max(m.position) as last
             from kirby.message m
             left join kirby.topic_count n on n.topic_id = m.topic_id and n.lane = m.lane
-            join (select t.id, kirby.counted_to(t.id) as upto from kirby.topic t) c on c.id = m.topic_id
-           where m.position <= greatest(n.position, c.upto)
+            join upto c on c.id = m.topic_id
+           where m.position <= greatest(n.position, c.position)
            group by m.topic_id, m.lane) m
     full join kirby.topic_count f on f.topic_id = m.topic_id and f.lane = m.lane
    cross join lateral (select coalesce(m.topic_id, f.topic_id) as topic_id, coalesce(m.lane, f.lane) as lane) k

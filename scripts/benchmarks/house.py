@@ -19,6 +19,13 @@ from kirby.server.postgres import Postgres
 PG15 = Path("/usr/lib/postgresql/15/bin")
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PATIENCE = 60  # seconds for a server to answer
+SETTINGS = """
+    select name, current_setting(name) from pg_settings
+     where name in ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes',
+                    'wal_level', 'shared_buffers', 'max_wal_size', 'autovacuum', 'jit')
+     order by name
+"""
+REDIS = {"appendonly": "yes", "appendfsync": "everysec", "save": ""}
 
 
 class Missing(Exception):
@@ -31,6 +38,7 @@ class House:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="kirby-bench-"))
         self.versions = {}
+        self.settings = {}  # by server, those that figures depend on
         self.databases = {}  # of peers that keep theirs over several measurements: name, DSN
         self._postgres = {}
         self._ports = {}
@@ -61,8 +69,10 @@ class House:
                 self._postgres[major] = server
                 server.start()
             with psycopg.connect(server.dsn("postgres")) as conn:
-                [version] = conn.execute("show server_version").fetchone()
-            self.versions["PostgreSQL" + (" 15" if major == 15 else "")] = version.split()[0]
+                known = dict(conn.execute(SETTINGS).fetchall())
+            name = "PostgreSQL" + (" 15" if major == 15 else "")
+            self.versions[name] = known.pop("server_version").split()[0]
+            self.settings[name] = known
         return self._postgres[major]
 
     def database(self, name, major=18):
@@ -92,11 +102,12 @@ class House:
             self.path("redis").mkdir()
             port = free_port()
             settings = ["--port", port, "--bind", "127.0.0.1", "--dir", self.path("redis")]
-            settings += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+            settings += [part for name, value in REDIS.items() for part in (f"--{name}", value)]
             children.spawn([program, *settings], self.path("redis.log"))
             await_port(port)
             self._ports["Redis"] = port
             said = subprocess.run([program, "--version"], capture_output=True, text=True)
+            self.settings["Redis"] = REDIS
             self.versions["Redis"] = said.stdout.partition("v=")[2].split()[0]
         return self._ports["Redis"]
 

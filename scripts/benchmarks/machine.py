@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGES = ("kirby", "psycopg", "celery", "procrastinate", "pgqueuer", "asyncpg", "redis")
 
 
-def facts(house, size, mode, seconds):
+def facts(house, size, mode, seconds, load):
     """What ``--json`` says beside the rows."""
     packages = {name: version for name in PACKAGES if (version := _installed(name))}
     return {
@@ -16,6 +16,8 @@ def facts(house, size, mode, seconds):
         "rounds": size.rounds,
         "scale": size.scale,
         "seconds": seconds,
+        "load_before": load,
+        "settings": house.settings,
         "versions": {"Python": platform.python_version(), **house.versions, **packages},
         "machine": {
             "processor": processor(),

@@ -26,6 +26,8 @@ PAGE = """\
 
 {versions}
 
+{settings}
+
 {method}"""
 
 
@@ -46,5 +48,11 @@ def text(rows, facts):
             f" {machine['system']}."
         ),
         versions=", ".join(" ".join(each) for each in facts["versions"].items()) + ".",
+        settings="\n".join(f"* {line}" for line in settings(facts["settings"])),
         method=METHOD.read_text(),
     )
+
+
+def settings(known):
+    for server, values in known.items():
+        yield f"{server}: " + ", ".join(f"`{name} = {value}`" for name, value in values.items())

@@ -61,13 +61,14 @@ class Row:
 
     def document(self):
         return {
-            "name": self.name,
+            "name": f"{self.name}, beside {self.peer}" if self.peer else self.name,
             "kirby": self.kirby.median,
             "against": self.against.median,
             "ratio": self.ratio,
             "target": self.target,
             "ok": self.ok,
             "group": self.group,
+            "what": self.name,
             "peer": self.peer or None,
             "unit": self.unit,
             "better": self.better,

@@ -84,7 +84,8 @@ class Tally:
 
     @property
     def rate(self):
-        """Messages a second, from the first one done to the last one done."""
-        slots = self.slots()
+        """Messages a second, from the first one done to the last one done; 0 if none was."""
+        if not (slots := self.slots()):
+            return 0.0
         counted = sum(count for count, *_ in slots) - sum(early for _, early, *_ in slots)
         return counted / (max(slot[3] for slot in slots) - min(slot[2] for slot in slots))

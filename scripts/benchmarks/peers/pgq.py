@@ -9,6 +9,7 @@ from benchmarks import payloads
 
 CONSUMER = "bench"
 NEVER = "1 hour"
+EVENTS = "select ev_id, ev_time, ev_type, ev_data from pgq.get_batch_events(%s)"
 INSERT = "select pgq.insert_event(%s, 'order', event) from unnest(%s::text[]) event"
 
 
@@ -44,10 +45,8 @@ def consume(dsn, queue, count):
 def _next_batch(conn, queue):
     with conn.transaction():
         [batch] = conn.execute("select pgq.next_batch(%s, %s)", [queue, CONSUMER]).fetchone()
-        events = conn.execute(
-            "select ev_id, ev_data from pgq.get_batch_events(%s)", [batch]
-        ).fetchall()
-        for _, data in events:
+        events = conn.execute(EVENTS, [batch]).fetchall()
+        for *_, data in events:
             json.loads(data)
         conn.execute("select pgq.finish_batch(%s)", [batch])
     return len(events)

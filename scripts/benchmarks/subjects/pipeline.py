@@ -28,6 +28,6 @@ def measure(bench):
     figures = bench.rounds({"kirby": transform, "read": read})
     yield Row(
         GROUP, "consume → publish → settle, one process", figures["kirby"], figures["read"],
-        peer=f"psycopg SELECT of pages of {PAGE:,}, cursor committed", target=0.4,
-        note="the limit only reads; Kirby also writes a message for each one it reads",
+        peer=f"psycopg SELECT, pages of {PAGE:,}", target=0.4,
+        note="the limit only reads and commits how far; Kirby writes a message for each it reads",
     )  # fmt: skip

@@ -31,7 +31,10 @@ def measure(bench):
         "worker": lambda: seconds(bench, env, kill_worker),
         "postgres": lambda: seconds(bench, env, kill_postgres),
     }, rounds=3)  # fmt: skip
-    for name, what in (("worker", "a process of a worker"), ("postgres", "PostgreSQL, started again")):
+    for name, what in (
+        ("worker", "a process of a worker"),
+        ("postgres", "PostgreSQL, started again"),
+    ):
         yield Row(
             GROUP, f"kill -9 of {what}", figures[name], unit="s", target=10, better="lower",
             note="until all that was claimed at that moment is settled",
