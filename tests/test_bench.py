@@ -23,7 +23,7 @@ from benchmarks.rows import Figure, Row  # noqa: E402
 from benchmarks.watch import Tally, Watch  # noqa: E402
 
 FACTS = {
-    "mode": "quick", "rounds": 3, "seconds": 1, "versions": {"Redis": "7.0.15"},
+    "mode": "quick", "rounds": 3, "seconds": 1, "load_before": 0.1, "versions": {"Redis": "7.0.15"},
     "settings": {"Redis": {"appendfsync": "everysec"}},
     "machine": {"processor": "a processor", "cores": 2, "memory_gb": 24, "system": "Linux 6"},
 }  # fmt: skip
@@ -178,6 +178,12 @@ class TestPictures:
         for words in ("a peer", "3.00x", "≥ 2x", "missed", "met", "c: not installed", "≤ 10 s",
                       "1 targets met, 2 missed", "so it is measured"):  # fmt: skip
             assert words in out
+
+    def test_it_says_that_the_machine_was_busy(self):
+        assert "busy" not in table.summary(self.board(), FACTS)
+        assert "the machine was busy (load 3.2)" in table.summary(
+            self.board(), FACTS | {"load_before": 3.21}
+        )
 
     def test_bars_lie_right_of_the_line_where_the_target_is_met(self):
         met, missed, slow, _ = self.board()

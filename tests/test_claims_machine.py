@@ -688,7 +688,7 @@ def how(examples, **more):
 
 
 LONG = os.environ.get("KIRBY_TEST_EXAMPLES")
-HOW = how(int(LONG)) if LONG else how(100, derandomize=True)
+HOW = how(int(LONG)) if LONG else how(int(os.environ.get("N","100")), derandomize=True)
 
 
 @pytest.fixture

@@ -106,6 +106,22 @@ def test_it_is_not_beyond_the_horizon(log):
     assert found == others == open_
 
 
+def test_what_was_committed_after_others_were_counted_is_found(log):
+    """Stretches behind it are in the index already, its own does not know of it yet."""
+    log.publish("orders", 1)
+    with psycopg.connect(log.dsn) as writer:
+        [[late]] = writer.execute("select kirby.publish('orders', '2')").fetchall()
+        log.value("select setval('kirby.position', 6000)")
+        log.publish("others", 3)
+        log.count()
+    when = "select recorded_at from kirby.message where position = %s"
+
+    assert log.value(f"select kirby.position_at(({when}), 'orders')", late) == late
+    assert log.value(f"select kirby.position_at(({when}))", late) == late
+    log.count()
+    assert log.value(f"select kirby.position_at(({when}), 'orders')", late) == late
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [("null", "the moment is NULL"), ("now(), 'nothing'", "there is no topic nothing")],

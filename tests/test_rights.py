@@ -6,7 +6,7 @@ from fix_sdk import FOREIGN, TOKEN, house_fixture  # noqa: F401
 from psycopg import errors, sql
 
 PROTOCOL = {
-    "claim", "get_entries", "hello", "limit_subscription", "next_due", "open_topic", "protocol",
+    "bury", "claim", "get_entries", "hello", "limit_subscription", "next_due", "now", "open_topic", "protocol",
     "publish", "publish_within", "read", "release", "renew", "resume", "retract", "settle", "subscribe",
     "task_status", "write",
 }  # fmt: skip

@@ -12,6 +12,8 @@ from psycopg.types.json import Jsonb
 from kirby.core.db import Connection, kirby_errors, scalar
 
 LEASE = timedelta(seconds=15)
+LIMITS = ("max_in_flight", "rate", "key_in_flight", "key_rate")
+MAX_LIMIT = 1_000_000_000
 
 SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s, %s, %s)"
 CLAIM = """

@@ -197,9 +197,9 @@ class Consumer:
         with contextlib.suppress(KirbyError):
             self._end_settling()
         held, self._next = self._next, []
-        for batch in held:
+        for unused in held:
             with contextlib.suppress(KirbyError):
-                subscriptions.release((by or self._session).connection, batch)
+                subscriptions.release((by or self._session).connection, unused)
         if (batch := self.batch) is not None:
             self._hold(None)
             with contextlib.suppress(KirbyError):

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -39,7 +39,7 @@ class Session:
         self._connection: db.Connection | None = None
         self._channels: set[str] = set()
         self._held: list[Callable[[], Iterable[int]]] = []
-        self._behind: Behind | None = None
+        self._behind: Behind[Any] | None = None
         self._was_open = False
         self._looking = Looking()
         self.holder = uuid.uuid4().hex  # whose claims are whose, over lost connections

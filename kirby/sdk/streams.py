@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from kirby.core import topics
 from kirby.core.errors import Invalid
-from kirby.core.subscriptions import Batch
+from kirby.core.subscriptions import LIMITS, MAX_LIMIT, Batch
 from kirby.sdk import work
 from kirby.sdk.messages import Message
 from kirby.sdk.topics import Out
@@ -17,8 +17,6 @@ from kirby.sdk.topics import Out
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-MAX_LIMIT = 1_000_000_000
-LIMITS = ("max_in_flight", "rate", "key_in_flight", "key_rate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ def limit(
     *,
     actor: str,
 ) -> None:
-    """Set limits (LIMITS of kirby.sdk.streams; None: no limit); audited. Raises Invalid."""
+    """Set limits (LIMITS of kirby.core.subscriptions; None: no limit); audited. Raises Invalid."""
     text = dumps(dict(limits))
     query.value(conn, LIMIT, id=subscription.id, limits=text)
     query.value(

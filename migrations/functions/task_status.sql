@@ -20,10 +20,7 @@ as $$
 declare
   v_who     record;
   v_message kirby.message;
-  v_reader  integer;
-  v_cursor  bigint;
-  v_due     kirby.due;
-  v_claim   kirby.claim;
+  v_now     record;
 begin
   select * into v_who from kirby.principal();
   select m.* into v_message
@@ -37,43 +34,54 @@ begin
   end if;
   position := v_message.position;
 
-  select m.position, m.payload into result_position, result
-    from kirby.topic t
-    join kirby.result r on r.topic_id = t.id and r.task = v_message.position
-    join kirby.message m on m.topic_id = t.id and m.lane = r.lane and m.position = r.position
-   where t.environment_id = v_who.environment_id and t.name = p_topic || '.results';
-  if found then
+  -- In one look: between two of them it may have been done.
+  select cur.position as handed_out, gone.position is not null as revoked,
+         c.id is not null as claimed, c.attempt as claim_attempt,
+         v_message.position <= c.upto and c.lease_until > '-infinity' as in_hands,
+         d.reason, d.parked_at, d.attempt as due_attempt, d.error, nullif(d.due_at, 'infinity') as due_at,
+         answer.position as answer, answer.payload
+    into v_now
+    from (select) one
+    left join kirby.subscription s on s.topic_id = v_message.topic_id and s.name = 'workers'
+    left join kirby.cursor cur on cur.subscription_id = s.id and cur.lane = v_message.lane
+    left join kirby.due d on d.subscription_id = s.id and d.position = v_message.position
+    left join lateral (
+         select * from kirby.claim c
+          where c.subscription_id = s.id and c.lane = v_message.lane
+            and v_message.position between c.first and c.last and (c.kind = 'due' or d.position is null)
+          limit 1) c on true
+    left join kirby.retracted gone
+           on gone.topic_id = v_message.topic_id and gone.position = v_message.position
+    left join lateral (
+         select m.position, m.payload
+           from kirby.topic t
+           join kirby.result r on r.topic_id = t.id and r.task = v_message.position
+           join kirby.message m on m.topic_id = t.id and m.lane = r.lane and m.position = r.position
+          where t.environment_id = v_who.environment_id and t.name = p_topic || '.results') answer on true;
+
+  if v_now.answer is not null then
+    result_position := v_now.answer;
+    result := v_now.payload;
     status := result ->> 'status';
     error := result #>> '{error,message}';
     return;
-  elsif exists (select from kirby.retracted r
-                 where r.topic_id = v_message.topic_id and r.position = v_message.position) then
+  elsif v_now.revoked then
     status := 'revoked';
     return;
   end if;
 
-  select s.id, c.position into v_reader, v_cursor
-    from kirby.subscription s
-    join kirby.cursor c on c.subscription_id = s.id and c.lane = v_message.lane
-   where s.topic_id = v_message.topic_id and s.name = 'workers';
-  select * into v_due from kirby.due d
-   where d.subscription_id = v_reader and d.position = v_message.position;
-  select * into v_claim from kirby.claim c
-   where c.subscription_id = v_reader and c.lane = v_message.lane
-     and v_message.position between c.first and c.upto and (c.kind = 'due' or v_due.position is null);
-
-  attempt := coalesce(v_claim.attempt, v_due.attempt, 0);
-  error := v_due.error;
-  due_at := nullif(v_due.due_at, 'infinity');
+  attempt := coalesce(v_now.claim_attempt, v_now.due_attempt, 0);
+  error := v_now.error;
+  due_at := v_now.due_at;
   status := case
-    when v_due.parked_at is not null then 'failed'
-    when v_claim.lease_until = '-infinity' then 'pending'  -- given back, and not yet taken again
-    when v_claim.id is not null then 'running'
-    when v_due.reason = 'delayed' then 'scheduled'
-    when v_due.reason in ('failed', 'killed') then 'retrying'
-    when v_due.reason in ('waiting', 'ready', 'queued', 'limited') then 'pending'
+    when v_now.parked_at is not null then 'failed'
+    when v_now.in_hands then 'running'
+    when v_now.reason = 'delayed' then 'scheduled'
+    when v_now.reason in ('failed', 'killed') then 'retrying'
+    when v_now.reason in ('waiting', 'ready', 'queued', 'limited') then 'pending'
+    when v_now.claimed then 'pending'  -- given back, or behind one that is suspect
     when v_message.expires_at <= kirby.now() then 'expired'
-    when v_cursor >= v_message.position then 'succeeded'
+    when v_now.handed_out >= v_message.position then 'succeeded'
     when v_message.deliver_at > kirby.now() then 'scheduled'
     else 'pending'
   end;

@@ -19,15 +19,12 @@ SUBJECTS = (
     "publish", "redis_streams", "pgq", "pipeline", "latency", "tasks", "pinned",
     "memory", "growth", "recovery",
 )  # fmt: skip
-QUIET = 0.5  # processes that wanted to run in the last minute
 
 
 def main():
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
     load = os.getloadavg()[0]
-    if load > QUIET:
-        print(f"this machine is busy (load {load:.1f}): figures will be off", file=sys.stderr)
     house = House()
     try:
         started = time.monotonic()

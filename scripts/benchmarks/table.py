@@ -9,6 +9,7 @@ from rich.table import Table
 from benchmarks.rows import shown, shown_ratio, shown_target, verdict
 
 COLOURS = {"met": "green", "missed": "red", "-": "dim"}
+QUIET = 0.5  # processes that wanted to run in the minute before
 WIDE = 150  # columns where there is no terminal to ask
 
 
@@ -70,8 +71,13 @@ def summary(rows, facts):
     said = [verdict(row) for row in rows]
     return (
         f"{said.count('met')} targets met, {said.count('missed')} missed; {facts['mode']} run,"
-        f" medians of {facts['rounds']} rounds, {facts['seconds']} s"
+        f" medians of {facts['rounds']} rounds, {facts['seconds']} s{busy(facts)}"
     )
+
+
+def busy(facts):
+    load = facts["load_before"]
+    return f"; the machine was busy (load {load:.1f}), so these figures are off" * (load > QUIET)
 
 
 def markdown(rows):

@@ -7,7 +7,7 @@ import json
 import click
 
 from kirby.core.errors import Invalid
-from kirby.sdk.streams import LIMITS, MAX_LIMIT
+from kirby.core.subscriptions import LIMITS, MAX_LIMIT
 from kirby.server import subscriptions, topics
 from kirby.server.cli import connection, output
 

@@ -21,7 +21,7 @@ def worker(module: str, processes: int, threads: int, environment: str) -> None:
     """Serve the streams and tasks of MODULE (importable, or a file.py), or those named, until
     SIGTERM or Ctrl-C; then what is at hand is finished. A second one breaks it off.
     """
-    environ = {**os.environ, "KIRBY_DSN": connection.checked(), "KIRBY_ENVIRONMENT": environment}
+    environ = {**os.environ, "KIRBY_DSN": connection.address(), "KIRBY_ENVIRONMENT": environment}
     counts = ["--processes", str(processes), "--threads", str(threads)]
     # The server and the SDK do not import each other: from here on this process is the SDK's.
     command = [sys.executable, "-m", "kirby.sdk.pool", *counts, "--", module]
