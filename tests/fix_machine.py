@@ -17,7 +17,7 @@ LOOK = """
                      extract(epoch from lease_until)::float8 as lease
                 from kirby.claim where subscription_id = %(id)s) c),
            (select coalesce(json_agg(d), '[]') from (
-              select position, key, attempt, reason, parked_at is not null as parked,
+              select position, lane, key, attempt, reason, parked_at is not null as parked,
                      due_at = 'infinity' as endless
                 from kirby.due where subscription_id = %(id)s order by position) d),
            (select coalesce(json_agg(c), '[]') from (
@@ -64,8 +64,8 @@ class Rows:
             if not row or row["parked"] or not row["endless"] or row["reason"] == "waiting":
                 yield f"message {position} is in hands by itself, and its row is {row}"
         for position, row in self.due.items():
-            covered = any(c["first"] <= position <= c["last"] for c in ranges)
-            if row["reason"] == "done" and not covered:
+            settled_with = [c for c in ranges if c["lane"] == row["lane"] and position <= c["last"]]
+            if row["reason"] == "done" and not settled_with:
                 yield f"message {position} is noted as done for nothing"
             idle = row["endless"] and not row["parked"] and row["reason"] not in ("waiting", "done")
             if idle and position not in held:
@@ -223,7 +223,9 @@ class Ledger:
         for hand in self.hands.values():
             if entry.key not in hand.held:
                 for other in hand.open:
-                    assert self.entries[other].key != entry.key, f"{entry} is handled beside {other}"
+                    assert self.entries[other].key != entry.key, (
+                        f"{entry} is handled beside {other}"
+                    )
         for other in self.entries.values():
             if other.key != entry.key or other.position >= entry.position or other.is_over(now):
                 continue

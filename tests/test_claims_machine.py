@@ -248,17 +248,19 @@ class Machine(RuleBasedStateMachine):
     def at(self, when):
         return db.scalar(self.admin, "select to_timestamp(%s)", [when])
 
-    @rule(id=st.sampled_from("xyz"))
-    def retract(self, id):
-        if id not in self.ids:
-            return
+    @precondition(lambda self: self.ids)
+    @rule(number=st.integers(0, 2))
+    def retract(self, number):
+        id = sorted(self.ids)[number % len(self.ids)]
         position = self.ids[id]
 
         def gives(in_time):
             for ledger in self.ledgers:
                 entry = ledger.entry(position)
                 if in_time:
-                    assert entry.status in ("open", "parked", "retracted"), f"{entry} was taken back"
+                    assert entry.status in ("open", "parked", "retracted"), (
+                        f"{entry} was taken back"
+                    )
                     assert ledger.hand_of(position) is None, f"{entry} is in hands"
                     entry.status = "retracted"
 
@@ -270,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         number=st.integers(0, WORKERS - 1),
         which=st.integers(0, 1),
         limit=st.sampled_from([1, 2, 10]),
-        later=st.booleans(),
+        later=st.sampled_from([False, False, True]),
     )
     def claim(self, number, which, limit, later):
         if (worker := self.idle(number)) is None:
@@ -307,6 +309,7 @@ class Machine(RuleBasedStateMachine):
             )
             assert kept, f"{entry} is to be had"
 
+    @precondition(lambda self: any(self.holding(worker) for worker in self.workers))
     @rule(
         number=st.integers(0, WORKERS - 1),
         which=st.integers(0, 5),
@@ -318,11 +321,13 @@ class Machine(RuleBasedStateMachine):
         ),
         pause=st.sampled_from([0.0, 2.0, 30.0]),
         next=st.sampled_from([0, 2, 10]),
-        later=st.booleans(),
+        later=st.sampled_from([False, False, True]),
     )
     def settle(self, number, which, count, outcomes, pause, next, later):
-        if (worker := self.idle(number)) is None or not (mine := self.holding(worker)):
+        busy = [worker for worker in self.workers if not worker.pending and self.holding(worker)]
+        if not busy:
             return
+        mine = self.holding(worker := busy[number % len(busy)])
         ledger, hand = mine[which % len(mine)]
         now = self.now
         positions = hand.open[:count]
@@ -381,10 +386,26 @@ class Machine(RuleBasedStateMachine):
             hand.claim_id, hand.fence, hand.attempt, [], [], [], None, [], [], None
         )
 
+    @precondition(lambda self: any(ledger.hands for ledger in self.ledgers))
     @rule(
-        number=st.integers(0, WORKERS - 1), which=st.integers(0, 5),
-        suspect=st.booleans(), later=st.booleans(),
-    )  # fmt: skip
+        what=st.sampled_from(["release", "release", "renew", "vanish", "vanish", "resume", "bury"]),
+        number=st.integers(0, WORKERS - 1),
+        which=st.integers(0, 7),
+        yes=st.booleans(),
+        later=st.booleans(),
+    )
+    def trouble(self, what, number, which, yes, later):
+        if what == "release":
+            self.release(number, which, yes, later)
+        elif what == "renew":
+            self.renew(number, which)
+        elif what == "vanish":
+            self.vanish(number)
+        elif what == "resume":
+            self.resume(number, which)
+        else:
+            self.bury(number, yes)
+
     def release(self, number, which, suspect, later):
         if (worker := self.idle(number)) is None or not (mine := self.holding(worker)):
             return
@@ -399,7 +420,6 @@ class Machine(RuleBasedStateMachine):
             worker, lambda c: subscriptions.release(c, batch, suspect=suspect), gives, later=later
         )
 
-    @rule(number=st.integers(0, WORKERS - 1), which=st.integers(0, 5))
     def renew(self, number, which):
         if (worker := self.idle(number)) is None or not (mine := self.holding(worker)):
             return
@@ -416,7 +436,6 @@ class Machine(RuleBasedStateMachine):
             self.observe()
             assert ledger.hands.get(hand.claim_id) is not hand
 
-    @rule(number=st.integers(0, WORKERS - 1))
     def vanish(self, number):
         """A worker is stopped for good, or for a while: another one takes its seat."""
         if (worker := self.idle(number)) is None:
@@ -450,7 +469,6 @@ class Machine(RuleBasedStateMachine):
             self.observe()
             assert ledger.hands.get(hand.claim_id) is not hand or hand.free
 
-    @rule(number=st.integers(0, WORKERS - 1), keep=st.integers(0, 7))
     def resume(self, number, keep):
         """Its connection was lost, and an answer with it."""
         if (worker := self.idle(number)) is None:
@@ -473,7 +491,6 @@ class Machine(RuleBasedStateMachine):
         row = self.admin.execute(found, [hand.claim_id, hand.fence]).fetchone()
         return row[0] if row else None
 
-    @rule(number=st.integers(0, WORKERS - 1), lost=st.booleans())
     def bury(self, number, lost):
         """Whoever started it saw its end, and may know which message was the cause."""
         name = self.names[number]
@@ -501,9 +518,26 @@ class Machine(RuleBasedStateMachine):
 
     # People
 
-    @rule(which=st.integers(0, 1), number=st.integers(0, 9), all=st.booleans(), later=st.booleans())
-    def unpark(self, which, number, all, later):
+    @precondition(
+        lambda self: any(e.status == "parked" for led in self.ledgers for e in led.entries.values())
+    )
+    @rule(
+        what=st.sampled_from(["unpark", "unpark", "drop", "edit"]),
+        which=st.integers(0, 1),
+        number=st.integers(0, 9),
+        all=st.booleans(),
+        later=st.booleans(),
+    )
+    def parked(self, what, which, number, all, later):
         ledger = self.ledgers[which % len(self.ledgers)]
+        if what == "unpark":
+            self.unpark(ledger, number, all, later)
+        elif what == "drop":
+            self.drop_parked(ledger, number, all)
+        else:
+            self.edit_parked(ledger, number)
+
+    def unpark(self, ledger, number, all, later):
         positions, now = self._parked(ledger, number, all), self.now
         if not positions:
             return
@@ -513,13 +547,9 @@ class Machine(RuleBasedStateMachine):
                 ledger.unpark(position, now)
 
         call = "select kirby.unpark(%s, %s, 'me')"
-        self.do(
-            self.person, lambda c: c.execute(call, [ledger.id, positions]), gives, later=later
-        )
+        self.do(self.person, lambda c: c.execute(call, [ledger.id, positions]), gives, later=later)
 
-    @rule(which=st.integers(0, 1), number=st.integers(0, 9), all=st.booleans())
-    def drop_parked(self, which, number, all):
-        ledger = self.ledgers[which % len(self.ledgers)]
+    def drop_parked(self, ledger, number, all):
         if not (positions := self._parked(ledger, number, all)):
             return
 
@@ -530,9 +560,7 @@ class Machine(RuleBasedStateMachine):
         call = "select kirby.drop_parked(%s, %s, 'me')"
         self.do(self.person, lambda c: c.execute(call, [ledger.id, positions]), gives)
 
-    @rule(which=st.integers(0, 1), number=st.integers(0, 9))
-    def edit_parked(self, which, number):
-        ledger = self.ledgers[which % len(self.ledgers)]
+    def edit_parked(self, ledger, number):
         for position in self._parked(ledger, number, False):
 
             def gives(_, position=position):
@@ -548,11 +576,30 @@ class Machine(RuleBasedStateMachine):
         parked = [e.position for e in ledger.entries.values() if e.status == "parked"]
         return parked if all else parked[number % len(parked) :][:1] if parked else []
 
-    @rule(which=st.integers(0, 1), paused=st.booleans())
-    def pause(self, which, paused):
-        if any(actor.pending for actor in self.workers):
+    @rule(
+        what=st.sampled_from(["pause", "limit", "limit", "policy", "lanes", "floor"]),
+        which=st.integers(0, 1),
+        yes=st.booleans(),
+        name=st.sampled_from(["max_in_flight", "rate", "key_in_flight", "key_rate"]),
+        limit=st.sampled_from([None, None, 1, 2, 5]),
+    )
+    def manage(self, what, which, yes, name, limit):
+        """What is changed for the next claim: with none of them under way."""
+        if any(actor.pending for actor in self.house.actors):
             return
         ledger = self.ledgers[which % len(self.ledgers)]
+        if what == "pause":
+            self.pause(ledger, yes)
+        elif what == "limit":
+            self.limit(ledger, name, limit)
+        elif what == "policy":
+            self.change_policy(ledger, "block" if yes else "park")
+        elif what == "lanes" and self.lanes < 6:
+            self.more_lanes()
+        else:
+            self.raise_floor()
+
+    def pause(self, ledger, paused):
 
         def gives(_):
             ledger.paused = paused
@@ -560,39 +607,21 @@ class Machine(RuleBasedStateMachine):
         call = "select kirby.pause_subscription(%s, %s, 'me')"
         self.do(self.person, lambda c: c.execute(call, [ledger.id, paused]), gives)
 
-    @rule(
-        which=st.integers(0, 1),
-        name=st.sampled_from(["max_in_flight", "rate", "key_in_flight", "key_rate"]),
-        limit=st.sampled_from([None, 1, 2, 5]),
-    )
-    def limit(self, which, name, limit):
-        if any(actor.pending for actor in self.workers):
-            return
-        ledger = self.ledgers[which % len(self.ledgers)]
+    def limit(self, ledger, name, limit):
         self.do(
             self.person,
             lambda conn: subscriptions.limit(conn, ledger.id, {name: limit}),
             lambda _: ledger.limit({name: limit}),
         )
 
-    @rule(which=st.integers(0, 1), on_failure=st.sampled_from(["block", "park"]))
-    def change_policy(self, which, on_failure):
-        if any(actor.pending for actor in self.workers):
-            return
-        ledger = self.ledgers[which % len(self.ledgers)]
-
+    def change_policy(self, ledger, on_failure):
         def act(conn):
             mode = ledger.mode
             return subscriptions.subscribe(conn, self.topic, mode, mode, on_failure=on_failure)
 
         self.do(self.person, act, lambda _: ledger.change_policy(on_failure))
 
-    @precondition(lambda self: self.lanes < 6)
-    @rule()
     def more_lanes(self):
-        if any(actor.pending for actor in self.house.actors):
-            return
-
         def act(conn):
             call = "select kirby.change_lanes(%s, %s, 'me')"
             position = db.scalar(conn, call, [self.topic_id, self.lanes + 1])
@@ -604,7 +633,6 @@ class Machine(RuleBasedStateMachine):
 
         self.do(self.person, act, gives)
 
-    @rule()
     def raise_floor(self):
         for ledger in self.ledgers:
             call = "select kirby.raise_claim_floor(%s)"
@@ -688,7 +716,7 @@ def how(examples, **more):
 
 
 LONG = os.environ.get("KIRBY_TEST_EXAMPLES")
-HOW = how(int(LONG)) if LONG else how(int(os.environ.get("N","100")), derandomize=True)
+HOW = how(int(LONG)) if LONG else how(int(os.environ.get("N", "100")), derandomize=True)
 
 
 @pytest.fixture

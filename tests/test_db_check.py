@@ -10,6 +10,7 @@ from fix_log import log_fixture  # noqa: F401
 from kirby.core import subscriptions
 from kirby.core.subscriptions import Failure
 from kirby.server import check, database, health, schema
+from kirby.server.postgres import Postgres
 
 THROWAWAY = (
     "near: server: fsync, full_page_writes, synchronous_commit off; it says that it may be lost"
@@ -119,6 +120,34 @@ def test_snapshots_of_other_databases_count_too(log, report, monkeypatch, server
         assert any(
             "(elsewhere, idle in transaction) in postgres keeps" in line for line in report()
         )
+
+
+def test_prepared_transactions_are_named_and_what_they_hold_back(tmp_path, monkeypatch):
+    """On a server of its own: they have to be switched on when it starts."""
+    patient(monkeypatch, "HELD", 0.0, 3600.0)
+    postgres = Postgres(tmp_path, durable=False, settings={"max_prepared_transactions": "5"})
+    postgres.start()
+    engine = database.engine(postgres.dsn("postgres"), size=1)
+    try:
+        schema.migrate(postgres.dsn("postgres"))
+        with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as conn:
+            conn.execute("select kirby.write(%s::jsonb)", ['{"orders": [{"v": 1}]}'])
+            conn.execute("begin")
+            conn.execute("select kirby.write(%s::jsonb)", ['{"orders": [{"v": 2}]}'])
+            conn.execute("prepare transaction 'half done'")
+        with database.unit(engine) as conn:
+            lines = [str(finding) for finding in check.report(conn).findings]
+    finally:
+        engine.dispose()
+        postgres.stop()
+
+    assert any(
+        line.startswith("near: prepared transaction: half done of kirby in postgres is open since")
+        for line in lines
+    )
+    [line] = [line for line in lines if "topic dev/orders" in line]
+    assert "by nobody connected (prepared as half done)" in line
+    assert line.endswith("commit or roll back the prepared transaction")
 
 
 def facts(log, as_role, **changed):

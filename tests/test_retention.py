@@ -599,6 +599,7 @@ def test_rows_of_the_default_partition_get_their_own(log):
 
     assert overflowed == 5
     assert log.value("select count(*) from kirby.message_default") == 0
+    assert log.value("select to_regclass('kirby.message_overflow')") is None
     assert log.value("select count(*) from kirby.message_9") == 5
     assert log.value("select count(*) from kirby.state_mutation_9") == 1
     assert log.there("orders")[-5:] == late

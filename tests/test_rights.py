@@ -122,7 +122,7 @@ def test_every_protocol_function_has_the_rights_of_the_owner(full):
         "select proname from pg_proc where pronamespace = 'kirby'::regnamespace and prosecdef"
     ).fetchall()
 
-    assert {*PROTOCOL} - {name for (name,) in rows} == {"protocol"}
+    assert {*PROTOCOL} - {name for (name,) in rows} == {"now", "protocol"}
 
 
 @pytest.mark.parametrize("role", ["kirby_worker", "kirby_server", "kirby_auditor", "kirby_owner"])

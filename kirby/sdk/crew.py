@@ -70,18 +70,19 @@ class Crew:
             self._error = self._error or error
             self._stop.asked = True
         finally:
-            self._ready.release()
             self._wake(None)
 
     def _serve(self, seat: int) -> None:
         mine = session.get()
-        servers = self._open(mine)
-        consumers = [server.consumer for server in servers]
-        with self._lock:
-            self._consumers += consumers
-            self._rota = rota = self._rota or Rota(len(servers), loop.POLL)
-        with self._enter(mine, seat), loop.given_back(mine, consumers, self._stop):
+        try:
+            servers = self._open(mine)
+            consumers = [server.consumer for server in servers]
+            with self._lock:
+                self._consumers += consumers
+                self._rota = rota = self._rota or Rota(len(servers), loop.POLL)
+        finally:
             self._ready.release()
+        with self._enter(mine, seat), loop.given_back(mine, consumers, self._stop):
             while not self._stop.asked:
                 if not loop.turn(servers, rota, self._stop):
                     seconds = pause(mine, consumers, loop.POLL, self._stop)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import psycopg
+
 from kirby.core import subscriptions
 from kirby.core.errors import KirbyError
 from kirby.core.subscriptions import Batch, Lost
@@ -253,7 +255,7 @@ def bury(board: Board, late: Sequence[Hand] = (), *, suspect: bool = False) -> N
     Without a database the leases end by themselves.
     """
     mine = session.get()
-    with contextlib.suppress(KirbyError):
+    with contextlib.suppress(KirbyError, psycopg.Error):
         subscriptions.bury(
             mine.connection, board.holders(), [hand.lost for hand in late], suspect=suspect
         )

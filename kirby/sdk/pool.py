@@ -24,6 +24,7 @@ from kirby.sdk.stop import Stop
 TICK = 0.05  # seconds between looks at the children
 FIRST_PAUSE, MAX_PAUSE = 0.1, 30.0  # seconds before a child that died is started again
 HEALTHY = 10.0  # seconds: after that a child's death is no sign that the next one will die
+AFTERWARDS = (0.3, 3.0)  # seconds after a death: a statement may have gone on until then
 MAX_LINE = 65536
 
 
@@ -101,6 +102,7 @@ class Pool:
         self._said = False
         self._children: list[Child] = []
         self._due: list[float] = [0.0]  # when children are to be started; the first one alone
+        self._graves: list[tuple[float, Board]] = []  # where to look again, and when
         self._deaths = 0  # one after the other, each of a child that was young
 
     def run(self) -> int:
@@ -114,14 +116,21 @@ class Pool:
                 while self._children or not self._stop.asked:
                     self._look()
                     time.sleep(TICK)
+                self._visit(float("inf"))
             except (KeyboardInterrupt, SystemExit) as error:
                 code = error.code if isinstance(error, SystemExit) else 128 + signal.SIGINT
                 return int(code or 0)
             finally:
-                for child in self._children:
-                    child.kill()
-                    bury(child.board)
+                self._end_all()
         return 0
+
+    def _end_all(self) -> None:
+        for child in self._children:
+            child.kill()
+        if self._children:
+            time.sleep(AFTERWARDS[0])
+        for child in self._children:
+            bury(child.board)
 
     def _look(self) -> None:
         if self._stop.asked and not self._stopping:
@@ -139,9 +148,16 @@ class Pool:
             elif "tasks" in child.words and not self._is_ready:
                 self._is_ready = True  # the first one serves: so can the others
                 self._due += [0.0] * (self._processes - 1)
+        self._visit(time.monotonic())
         self._announce()
         if not self._stop.asked:
             self._start()
+
+    def _visit(self, now: float) -> None:
+        """Give back what the database handed out to the dead: it did not know yet."""
+        for grave in [grave for grave in self._graves if grave[0] <= now]:
+            self._graves.remove(grave)
+            bury(grave[1])
 
     def _start(self) -> None:
         now = time.monotonic()
@@ -170,6 +186,7 @@ class Pool:
         if code != 0 or child.late:
             late = child.board.overdue(time.monotonic()) if child.late else ()
             bury(child.board, late, suspect=not child.late)
+            self._graves += [(time.monotonic() + later, child.board) for later in AFTERWARDS]
         if self._stop.asked:
             return
         if not self._is_ready and code != 0:

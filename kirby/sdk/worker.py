@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -89,7 +90,8 @@ def _clock(
     """A thread that looks after time limits, if there are any that need it."""
     limited = [each for each in found if isinstance(each, Task)]
     hard = ends_process and any(each.time_limit is not None for each in limited)
-    soft = any(each.soft_time_limit is not None for each in limited)
+    by_signal = threads == 1 and threading.current_thread() is threading.main_thread()
+    soft = not by_signal and any(each.soft_time_limit is not None for each in limited)
     if not hard and not soft:
         yield None
         return

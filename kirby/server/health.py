@@ -48,7 +48,9 @@ HOLDERS = """
            coalesce(a.xact_start, x.prepared) as since
       from pg_locks k
       left join pg_stat_activity a on a.pid = k.pid
-      left join pg_prepared_xacts x on k.virtualtransaction = '-1/' || x.transaction
+      left join pg_locks o on k.pid is null and o.pid is null and o.locktype = 'transactionid'
+                          and o.virtualtransaction = k.virtualtransaction
+      left join pg_prepared_xacts x on x.transaction = o.transactionid
       join kirby.topic t on kirby.topic_lock(t.id) = k.classid::bigint
       join kirby.environment e on e.id = t.environment_id
      where k.locktype = 'advisory' and k.objsubid = 2
