@@ -133,6 +133,24 @@ class Log:
             ]
 
 
+def actions(plan):
+    """What retention has to do, without the numbers."""
+    return [
+        (name, "drop" if partition and not topic else "delete")
+        for name, partition, topic, _ in plan
+        if name != "log_line"
+    ]
+
+
+def full_partition(log, *ages):
+    """Partitions with ten messages of topic orders each, recorded so long ago; the last is open."""
+    for number, ago in enumerate(ages):
+        if number:
+            log.jump(number * 10_000_000)
+        log.old("orders", 10, ago)
+    log.count()
+
+
 @pytest.fixture(name="log")
 def log_fixture(dsn):
     with psycopg.connect(dsn, autocommit=True) as conn:

@@ -104,7 +104,7 @@ class TestRounds:
         assert figures["B"].samples == (2, 4, 6)
 
     def test_one_may_return_several_figures(self):
-        figures = bench().rounds({"A": lambda: {"p50": 1, "p99": 2}}, rounds=2)
+        figures = bench().rounds({"A": lambda: {"p50": 1, "p99": 2}}, most=2)
         assert figures["A p99"].samples == (2, 2)
 
     @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -163,10 +162,6 @@ class Machine(RuleBasedStateMachine):
         for ledger in self.ledgers:
             ledger.observe(self.rows(ledger))
 
-    @invariant()
-    def the_rows_agree(self):
-        self.observe()
-
     def holding(self, worker):
         return [
             (ledger, hand)
@@ -275,8 +270,10 @@ class Machine(RuleBasedStateMachine):
         later=st.sampled_from([False, False, True]),
     )
     def claim(self, number, which, limit, later):
-        if (worker := self.idle(number)) is None:
-            return
+        if (worker := self.idle(number)) is not None:
+            self.claim_by(worker, which, limit, later)
+
+    def claim_by(self, worker, which, limit, later):
         ledger, now = self.ledgers[which % len(self.ledgers)], self.now
         self.do(
             worker,
@@ -388,14 +385,18 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(ledger.hands for ledger in self.ledgers))
     @rule(
-        what=st.sampled_from(["release", "release", "renew", "vanish", "vanish", "resume", "bury"]),
+        what=st.sampled_from(
+            ["die", "die", "die", "release", "release", "renew", "vanish", "resume", "bury"]
+        ),
         number=st.integers(0, WORKERS - 1),
         which=st.integers(0, 7),
         yes=st.booleans(),
         later=st.booleans(),
     )
     def trouble(self, what, number, which, yes, later):
-        if what == "release":
+        if what == "die":
+            self.die(number, which, yes)
+        elif what == "release":
             self.release(number, which, yes, later)
         elif what == "renew":
             self.renew(number, which)
@@ -444,27 +445,54 @@ class Machine(RuleBasedStateMachine):
             self.zombies.append((ledger, hand))
             hand.worker = None
 
+    def die(self, number, which, yes):
+        """Its leases end, and somebody else takes over what it had."""
+        ours = [each for each in self.workers if not each.pending]
+        holders = [each for each in ours if self.holding(each)]
+        if not holders:
+            return
+        dead = holders[number % len(holders)]
+        self.vanish(self.workers.index(dead))
+        self.later(16.0)
+        self.claim_by(ours[number % len(ours)], which, 10 if yes else 1, False)
+
     @precondition(lambda self: self.zombies)
-    @rule(number=st.integers(0, WORKERS - 1), which=st.integers(0, 5))
-    def settle_late(self, number, which):
-        """It was only stopped: it goes on where it was, and settles what it had."""
+    @rule(
+        number=st.integers(0, WORKERS - 1),
+        which=st.integers(0, 5),
+        what=st.sampled_from(["settle", "settle", "renew", "release"]),
+        yes=st.booleans(),
+    )
+    def come_back(self, number, which, what, yes):
+        """A worker was only stopped: it goes on where it was."""
         if (worker := self.idle(number)) is None:
             return
-        ledger, hand = self.zombies.pop(which % len(self.zombies))
-        positions, batch, now = list(hand.open), self.as_batch(hand), self.now
-        if hand.fence is None or not positions:
+        ledger, hand = self.zombies[which % len(self.zombies)]
+        if hand.fence is None or not hand.open:
             return
+        positions, batch, now = list(hand.open), self.as_batch(hand), self.now
+
+        def act(conn):
+            if what == "settle":
+                return subscriptions.settle(conn, batch, upto=positions[-1])
+            if what == "renew":
+                return subscriptions.renew(conn, batch)
+            return subscriptions.release(conn, batch, suspect=yes)
 
         def gives(_):
-            self.still_mine(ledger, hand)
-            ledger.settle(hand, positions, {}, now)
+            mine = ledger.hands.get(hand.claim_id) is hand and not hand.free
+            if what == "release":
+                if mine:
+                    ledger.give_back(hand, blame=yes)
+                return
+            assert mine, f"{hand} was settled by a stranger"
+            if what == "settle":
+                ledger.settle(hand, positions, {}, now)
+            else:
+                hand.lease = now + LEASE
 
         try:
-            self.do(
-                worker,
-                lambda conn: subscriptions.settle(conn, batch, upto=positions[-1]),
-                gives,
-            )
+            self.do(worker, act, gives)
         except Fenced:
             self.observe()
             assert ledger.hands.get(hand.claim_id) is not hand or hand.free

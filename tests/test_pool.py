@@ -363,7 +363,9 @@ def test_a_second_signal_breaks_off_what_is_at_hand(house, worker, shop, until, 
 
     assert each.end() == (code, "")
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children))
-    assert house.ask("select suspect, lease_until = '-infinity' from kirby.claim") == [(False, True)]
+    assert house.ask("select suspect, lease_until = '-infinity' from kirby.claim") == [
+        (False, True)
+    ]
     again = worker(ready=False)
     assert {again.line()[:2], again.line()[:2]} == {"at", "th"}  # at held, the worker is at work
     again.tell("held")
@@ -416,6 +418,25 @@ def test_killed_children_lose_nothing_and_double_nothing(house, worker, shop, un
     assert set(done.values()) == {1}
     assert [value for value, *_ in house.values("invoices")] == list(range(100))
     assert {answer.status for answer in sent} == {"succeeded"}
+
+
+def test_what_the_database_hands_out_to_the_dead_is_given_back_too(house, worker, shop, until):
+    each = worker()
+    house.conn.execute(
+        """
+        create function public.linger() returns trigger language plpgsql as $$
+        begin perform pg_sleep(0.5); return new; end $$;
+        create trigger linger before insert on kirby.claim
+          for each row execute function public.linger();
+        """
+    )
+    sent = shop("add").delay(1, 2)
+    until(lambda: house.ask(
+        "select from pg_stat_activity where query like '%%kirby.claim(%%' and state = 'active'"
+        " and usename = 'kirby_worker'"
+    ))  # fmt: skip
+    os.kill(each.children()[0], signal.SIGKILL)
+    assert sent.get(timeout=10) == 3  # the lease would be 15 s
 
 
 @pytest.mark.parametrize("how", ["kill", "abort"])

@@ -17,8 +17,6 @@ from kirby.sdk.topics import Out
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What becomes of a message whose handler raises, whether keys keep their order, and limits."""

@@ -110,9 +110,7 @@ class Task(Generic[P, R]):
         not take or that are not JSON.
         """
         when = Times.of(countdown, eta, expires)
-        found = Result(
-            self.name, uuid.uuid4().hex if id is None else id, sent=True, unit=work.current()
-        )
+        found = self._result(uuid.uuid4().hex if id is None else id, connection)
         item = self._item(found.id, tuple(args), kwargs or {}, when, priority, key, headers)
         self._send([item], connection)
         return found
@@ -137,9 +135,8 @@ class Task(Generic[P, R]):
         when = Times.of(countdown, eta, expires)
         found: list[Result] = []
         items: list[str] = []
-        mine = work.current()
         for args in calls:
-            found.append(Result(self.name, uuid.uuid4().hex, sent=True, unit=mine))
+            found.append(self._result(uuid.uuid4().hex, connection))
             items.append(self._item(found[-1].id, tuple(args), {}, when, priority, key, headers))
         if items:
             self._send(items, connection)
@@ -150,12 +147,27 @@ class Task(Generic[P, R]):
         return await self.aapply_async(args, kwargs)
 
     async def aapply_async(
-        self, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None, **options: Any
+        self,
+        args: Iterable[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        connection: Any = None,
+        **options: Any,
     ) -> Result:
-        """``apply_async`` for asynchronous applications, except on a ``connection`` of theirs."""
+        """``apply_async`` for asynchronous applications; so is their ``connection``."""
+        if connection is not None:
+            unit = work.Work()  # only to take what is to be sent there
+            with work.entered(unit):
+                found = self.apply_async(args, kwargs, **options)
+            await outbox.apublish(connection, [unit.messages()])
+            return self._result(found.id, connection)
         if work.current() is not None:
             return self.apply_async(args, kwargs, **options)  # joins it, which takes no time
         return await asynchronous.in_thread(self.apply_async, args, kwargs, **options)
+
+    def _result(self, id: str, connection: Any) -> Result:
+        unit = work.current() if connection is None else None
+        return Result(self.name, id, sent=True, unit=unit)
 
     def _item(
         self,

@@ -51,14 +51,15 @@ class Bench:
 
     # Rounds
 
-    def rounds(self, contenders, rounds=None):
+    def rounds(self, contenders, most=1000):
         """Let all have a turn in every round: A B C A B C …; the figure of each.
 
         A contender returns a number, or several under names; those become "NAME SUB". One that is
-        missing here, or fails, says so in its figure and sits out.
+        missing here, or fails, says so in its figure and sits out. ``most``: rounds, of what takes
+        long and is judged by its own figure or by nothing.
         """
         samples, missing = defaultdict(list), {}
-        for number in range(rounds or self.size.rounds):
+        for number in range(min(most, self.size.rounds)):
             for name, measure in contenders.items():
                 if name not in missing:
                     try:

@@ -6,8 +6,8 @@ from html import escape
 from benchmarks.rows import shown, shown_ratio, shown_target, verdict
 from benchmarks.table import groups
 
-WIDTH, LINE, TOP, BOTTOM = 960, 22, 58, 34
-LEFT, RIGHT = 450, 790  # the plot; names stand left of it, figures right
+WIDTH, LINE, TOP, BOTTOM = 1000, 22, 58, 34
+LEFT, RIGHT = 460, 800  # the plot; names stand left of it, figures right
 MOST = 8  # times the target, at the edge of the plot
 TICKS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 
@@ -81,7 +81,7 @@ def bar(row, top):
     figure = shown_ratio(row.ratio) if row.peer else shown(row.kirby.median, row.unit)
     return (
         f'<text x="28" y="{top + 15}">{escape(row.name)}'
-        f'<tspan class="quiet">{escape(_cut(beside, 60 - len(row.name)))}</tspan></text>'
+        f'<tspan class="quiet">{escape(_cut(beside, 64 - len(row.name)))}</tspan></text>'
         f'<rect class="{verdict(row)}" x="{min(here, line)}" y="{top + 4}"'
         f' width="{max(1.5, round(abs(here - line), 1))}" height="{LINE - 8}" rx="2"/>'
         f'<text x="{RIGHT + 14}" y="{top + 15}">{escape(figure)}'

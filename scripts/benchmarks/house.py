@@ -70,7 +70,7 @@ class House:
                 server.start()
             with psycopg.connect(server.dsn("postgres")) as conn:
                 known = dict(conn.execute(SETTINGS).fetchall())
-            name = "PostgreSQL" + (" 15" if major == 15 else "")
+            name = "PostgreSQL" + (" beside PgQ" if major == 15 else "")
             self.versions[name] = known.pop("server_version").split()[0]
             self.settings[name] = known
         return self._postgres[major]

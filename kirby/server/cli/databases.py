@@ -18,7 +18,7 @@ LOGS = {"log": "LOG", "kept": "KEPT", "oldest_at": "OLDEST"}
 
 @click.group()
 def db() -> None:
-    """The database: its schema, its state, and what its logs keep."""
+    """The database: its schema, its state, its logs."""
 
 
 @db.command()

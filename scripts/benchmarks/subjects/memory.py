@@ -16,7 +16,7 @@ MEGABYTE = 2**20
 def measure(bench):
     kirby = Watched(Kirby(bench, 1, results=True), bench.count(100_000))
     celery = Watched(Celery(bench, 1, results=True), bench.count(5000))
-    figures = bench.rounds({"kirby": kirby, "celery": celery}, rounds=1)
+    figures = bench.rounds({"kirby": kirby, "celery": celery}, most=1)
     yield Row(
         GROUP, f"worker after {kirby.count:,} tasks, all its processes", figures["kirby last"],
         figures["celery last"], peer=f"{ON_REDIS}, after {celery.count:,}", unit="MB",

@@ -21,7 +21,7 @@ WITHOUT = "itself without"
 
 
 def measure(bench):
-    seconds = max(3, round(bench.size.pinned * min(1, 2 * bench.size.scale)))
+    seconds = max(3, round(bench.size.pinned * min(1, 2.5 * bench.size.scale)))
     dsns = {name: bench.house.kirby(f"steady_{name}") for name in ("pinned", "free")}
     with psycopg.connect(bench.house.postgres().dsn("steady_pinned")) as old:
         old.execute("set transaction isolation level repeatable read")

@@ -30,7 +30,7 @@ def measure(bench):
     figures = bench.rounds({
         "worker": lambda: seconds(bench, env, kill_worker),
         "postgres": lambda: seconds(bench, env, kill_postgres),
-    }, rounds=3)  # fmt: skip
+    }, most=3)  # fmt: skip
     for name, what in (
         ("worker", "a process of a worker"),
         ("postgres", "PostgreSQL, started again"),

@@ -112,7 +112,7 @@ def await_count(tally, count, workers):
 
 
 class Kirby(Queue):
-    tasks = 30_000
+    tasks = 25_000
 
     def __init__(self, bench, processes, results):
         super().__init__(bench, processes)
@@ -141,10 +141,10 @@ class Kirby(Queue):
 class Celery(Queue):
     """As many workers as processes, each with the solo pool: the fastest here."""
 
-    tasks = 1500
+    tasks = 1000
 
     def __init__(self, bench, processes, results=False, broker="redis"):
-        self.tasks = 3000 if broker == "rabbitmq" else self.tasks
+        self.tasks = 2500 if broker == "rabbitmq" else self.tasks
         super().__init__(bench, processes)
         self.results, self.broker = results, broker
 
@@ -178,7 +178,7 @@ class Celery(Queue):
 
 
 class Procrastinate(Queue):
-    tasks = 700
+    tasks = 600
 
     def __init__(self, bench, processes):
         super().__init__(bench, processes)
@@ -201,7 +201,7 @@ class Procrastinate(Queue):
 
 
 class PgQueuer(Queue):
-    tasks = 12_000
+    tasks = 10_000
 
     def __init__(self, bench, processes, driver):
         super().__init__(bench, processes)
