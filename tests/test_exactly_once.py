@@ -173,7 +173,7 @@ def test_with_failing_handlers_too_and_the_order_of_each_key(house, race, seed):
 MUTANTS = {
     "a settle that does not look whose claim it is": (
         "settle",
-        {"and c.fence = p_fence for": "for", "if p_upto < v_claim.first": "if false"},
+        {" and c.fence = p_fence": "", "elsif p_upto < v_claim.first": "elsif false"},
         "freeze",
         "twice",
     ),
@@ -201,7 +201,7 @@ MUTANTS = {
 def mutated(name, changes):
     function = (MIGRATIONS / "functions" / f"{name}.sql").read_text()
     for old, new in changes.items():
-        assert function.count(old) == 1
+        assert old in function
         function = function.replace(old, new)
     return function
 

@@ -18,6 +18,7 @@ from kirby.server.postgres import Postgres
 
 PG15 = Path("/usr/lib/postgresql/15/bin")
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+MAIN, BESIDE_PGQ = "PostgreSQL", "PostgreSQL beside PgQ"  # the embedded one; Debian's 15
 PATIENCE = 60  # seconds for a server to answer
 SETTINGS = """
     select name, current_setting(name) from pg_settings
@@ -61,37 +62,36 @@ class House:
 
     # PostgreSQL
 
-    def postgres(self, major=18):
-        """The embedded server, or Debian's 15, with the durability that PostgreSQL begins with."""
-        if major not in self._postgres:
-            with _bindir(PG15 if major == 15 else None):
-                server = Postgres(self.folder / f"postgres-{major}")
-                self._postgres[major] = server
+    def postgres(self, which=MAIN):
+        """A server with the durability that PostgreSQL begins with; one for each name."""
+        if which not in self._postgres:
+            with _bindir(PG15 if which == BESIDE_PGQ else None):
+                server = Postgres(self.folder / f"postgres-{len(self._postgres)}")
+                self._postgres[which] = server
                 server.start()
             with psycopg.connect(server.dsn("postgres")) as conn:
                 known = dict(conn.execute(SETTINGS).fetchall())
-            name = "PostgreSQL" + (" beside PgQ" if major == 15 else "")
-            self.versions[name] = known.pop("server_version").split()[0]
-            self.settings[name] = known
-        return self._postgres[major]
+            self.versions[which] = known.pop("server_version").split()[0]
+            self.settings[which] = known
+        return self._postgres[which]
 
-    def database(self, name, major=18):
+    def database(self, name, which=MAIN):
         """A new, empty database; the DSN of its owner, who is a superuser."""
-        server = self.postgres(major)
+        server = self.postgres(which)
         with psycopg.connect(server.dsn("postgres"), autocommit=True) as conn:
             conn.execute(f'create database "{name}"')
         return server.dsn(name)
 
-    def kirby(self, name, major=18):
+    def kirby(self, name, which=MAIN):
         """A database with Kirby's schema; the DSN of kirby_server, as ``kirby dev`` makes it."""
-        dsn = self.database(name, major)
+        dsn = self.database(name, which)
         schema.migrate(dsn)
-        known = roles.passwords(self.path(f"roles-{major}.json"))
+        known = roles.passwords(self.path(f"{which}.json"))
         return roles.open_logins(dsn, known)["kirby_server"]
 
-    def admin(self, name, major=18):
+    def admin(self, name, which=MAIN):
         """A connection of the owner to a database."""
-        return psycopg.connect(self.postgres(major).dsn(name), autocommit=True)
+        return psycopg.connect(self.postgres(which).dsn(name), autocommit=True)
 
     # Redis and RabbitMQ
 

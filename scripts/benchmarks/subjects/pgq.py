@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from benchmarks.house import Missing
+from benchmarks.house import BESIDE_PGQ, Missing
 from benchmarks.rows import Row
 from benchmarks.subjects.redis_streams import GROUP, drain
 
@@ -11,8 +11,8 @@ EXTENSION = Path("/usr/share/postgresql/15/extension/pgq.control")
 
 
 def measure(bench):
-    env = bench.kirby(bench.house.kirby("pgq_kirby", 15))
-    dsn = bench.house.database("pgq", 15)
+    env = bench.kirby(bench.house.kirby("pgq_kirby", BESIDE_PGQ))
+    dsn = bench.house.database("pgq", BESIDE_PGQ)
     for batch, count in ((100, 40_000), (500, 60_000)):
         count = bench.count(count, 500)
         figures = bench.rounds({

@@ -14,6 +14,7 @@ from benchmarks.subjects.memory import family
 
 GROUP = "Recovery"
 NAME = "recovery"
+SERVER = "PostgreSQL to be killed"  # syncing and replaying what others wrote is not our figure
 PROCESSES = 2
 BACKLOG = 3000  # messages of ten milliseconds
 PATIENCE = 60
@@ -26,7 +27,7 @@ LEFT = "select count(*) from kirby.claim where id = any(%s)"
 
 
 def measure(bench):
-    env = bench.kirby(bench.house.kirby(NAME))
+    env = bench.kirby(bench.house.kirby(NAME, SERVER))
     figures = bench.rounds({
         "worker": lambda: seconds(bench, env, kill_worker),
         "postgres": lambda: seconds(bench, env, kill_postgres),
@@ -45,7 +46,7 @@ def seconds(bench, env, kill):
     """From the kill until the claims of that moment are gone."""
     topic = bench.house.fresh("slow")
     bench.call("kirby_streams", "fill", env, topic=topic, count=BACKLOG)
-    asked(bench, "checkpoint")  # what PostgreSQL has to replay of other subjects is not our figure
+    asked(bench, "checkpoint")
     with working(bench, env, topic) as worker:
         held = await_claims(bench, topic)
         started = time.monotonic()
@@ -77,7 +78,7 @@ def kill_worker(bench, worker):
 
 
 def kill_postgres(bench, worker):
-    server = bench.house.postgres()
+    server = bench.house.postgres(SERVER)
     os.kill(server.pid, signal.SIGKILL)
     until(lambda: not server.alive)
     server.start()
@@ -85,7 +86,7 @@ def kill_postgres(bench, worker):
 
 def asked(bench, query, params=()):
     """One value; None while there is no server."""
-    with contextlib.suppress(psycopg.OperationalError), bench.house.admin(NAME) as conn:
+    with contextlib.suppress(psycopg.OperationalError), bench.house.admin(NAME, SERVER) as conn:
         found = conn.execute(query, params)
         return found.fetchone()[0] if found.description else None
 
