@@ -3,7 +3,6 @@
 import threading
 
 import psycopg
-import pytest
 
 from kirby.core import db, subscriptions
 from kirby.core.subscriptions import Failure

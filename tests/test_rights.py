@@ -6,9 +6,9 @@ from fix_sdk import FOREIGN, TOKEN, house_fixture  # noqa: F401
 from psycopg import errors, sql
 
 PROTOCOL = {
-    "bury", "claim", "get_entries", "hello", "limit_subscription", "next_due", "now", "open_topic", "protocol",
-    "publish", "publish_within", "read", "release", "renew", "resume", "retract", "settle", "subscribe",
-    "task_status", "write",
+    "bury", "claim", "get_entries", "hello", "limit_subscription", "next_due", "now",
+    "open_topic", "protocol", "publish", "publish_within", "read", "release", "renew", "resume",
+    "retract", "settle", "subscribe", "task_status", "write",
 }  # fmt: skip
 LOGS = ("audit_event", "job_event", "log_line", "message", "secret_access", "state_mutation")
 FUNCTIONS = """

@@ -1,9 +1,8 @@
--- Of a claimed range, file the messages whose key is held by another one: they wait their turn. The locks
--- make sure of it. One message that waits already will be freed before ours, so it is enough to lock that
--- one. Otherwise what holds the key is locked: whoever is just settling it either sees the waiting ones
--- afterwards and frees them, or has freed the key before we look. Delayed and parked ones may hold
--- nothing, but they are locked with the others, since they may be handed out at this moment
--- (kirby.put_off). A condition outside of the locking query would be moved into it, a FILTER is not.
+-- Of a claimed range, file the messages whose key is held by one before them: they wait their turn. The
+-- locks make sure of it. One message that waits already will be freed at a time when ours is seen, so it
+-- is enough to lock that one. Otherwise what holds the key is locked: whoever is just settling it either
+-- sees the waiting ones afterwards and frees them, or has freed the key before we look. Delayed and parked
+-- ones may hold nothing, but are locked as well, since they may be handed out at this moment (kirby.put_off).
 create or replace function kirby.hold_back(p_subscription kirby.subscription, p_claim kirby.claim)
   returns void
   language plpgsql
@@ -11,7 +10,6 @@ create or replace function kirby.hold_back(p_subscription kirby.subscription, p_
 as $$
 declare
   v_keys text[];
-  v_held text[];
   v_wait text[];
 begin
   if p_subscription.mode <> 'ordered' or not exists (
@@ -39,22 +37,22 @@ begin
                      from unnest(v_keys) as k (key))
            order by d.position
              for update) w;
-
-  select array_agg(distinct h.key) filter (
-           where h.reason <> 'delayed' and (h.parked_at is null or p_subscription.on_failure = 'block'))
-    into v_held
-    from (select d.key, d.reason, d.parked_at from kirby.due d
-           where d.subscription_id = p_subscription.id and d.reason <> 'done'
-             and d.key = any (v_keys) and d.key <> all (coalesce(v_wait, '{}'))
-           order by d.position
-             for update) h;
+  perform from kirby.due d
+    where d.subscription_id = p_subscription.id and d.reason <> 'done'
+      and d.key = any (v_keys) and d.key <> all (coalesce(v_wait, '{}'))
+    order by d.position
+      for update;
 
   insert into kirby.due (subscription_id, position, lane, key, due_at, reason)
   select p_subscription.id, m.position, m.lane, m.key, 'infinity', 'waiting'
     from kirby.message m
    where m.topic_id = p_subscription.topic_id and m.lane = p_claim.lane
      and m.position between p_claim.first and p_claim.last
-     and m.key = any (v_wait || v_held)
+     and m.key = any (v_keys)
+     and exists (select from kirby.due d
+                  where d.subscription_id = p_subscription.id and d.key = m.key and d.position < m.position
+                    and d.reason not in ('done', 'delayed')
+                    and (d.parked_at is null or p_subscription.on_failure = 'block'))
       on conflict do nothing;
 end;
 $$;

@@ -1,7 +1,7 @@
 -- Whether a message that is due is not to be handed out after all: it has expired; its key has as many in
 -- hands as it may have, or as many a second; or it comes out of turn (it was delayed, or comes back from
 -- the parked ones) and its key is in somebody's hands, or held by another. From then on it holds its key
--- itself, or waits for what does, so that its turn comes.
+-- itself, or waits for what does, so that its turn comes. (So does one that is over the rate of its key.)
 create or replace function kirby.put_off(p_subscription kirby.subscription, p_due kirby.due)
   returns boolean
   language plpgsql
@@ -23,7 +23,7 @@ begin
        where subscription_id = p_subscription.id and position = p_due.position;
       return true;
     end if;
-  elsif p_due.reason in ('delayed', 'queued') then
+  elsif p_due.reason in ('delayed', 'queued', 'limited') then
     -- One at a time of each key. The ranges first: what failed of one that was settled since holds the key.
     if not pg_try_advisory_xact_lock(hashtextextended(p_due.key, p_subscription.id)) or exists (
       select from kirby.claim c
@@ -34,7 +34,8 @@ begin
          and not exists (select from kirby.due d
                           where d.subscription_id = p_subscription.id and d.position = m.position)
     ) then
-      update kirby.due set reason = 'queued', due_at = v_soon
+      update kirby.due
+         set due_at = v_soon, reason = case when p_due.reason = 'limited' then 'limited' else 'queued' end
        where subscription_id = p_subscription.id and position = p_due.position;
       return true;
     end if;
@@ -42,7 +43,7 @@ begin
     select d.position into v_holder from kirby.due d
      where d.subscription_id = p_subscription.id and d.key = p_due.key and d.position <> p_due.position
        and d.reason not in ('done', 'waiting', 'delayed')
-       and (d.reason <> 'queued' or d.position < p_due.position)
+       and (d.reason not in ('queued', 'limited') or d.position < p_due.position)
        and (d.parked_at is null or p_subscription.on_failure = 'block')
      order by d.position limit 1;
     if found then
@@ -56,7 +57,8 @@ begin
         update kirby.due set reason = 'waiting', due_at = 'infinity'
          where subscription_id = p_subscription.id and position = p_due.position;
       else
-        update kirby.due set reason = 'queued', due_at = v_soon
+        update kirby.due
+           set due_at = v_soon, reason = case when p_due.reason = 'limited' then 'limited' else 'queued' end
          where subscription_id = p_subscription.id and position = p_due.position;
       end if;
       return true;
