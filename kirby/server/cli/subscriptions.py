@@ -167,9 +167,9 @@ def _edited(topic: str, name: str, position: int, environment: str) -> str:
 @click.option("--key-rate", type=LimitType(float), help="Messages of one key a second.")
 @connection.env_option
 def limit(topic: str, name: str, environment: str, **given: float | str | None) -> None:
-    """Set limits for all workers together; 'none' takes one away.
+    """Set limits for all workers together.
 
-    A worker whose code names a limit sets it again when it starts.
+    'none' takes one away. A worker whose code names a limit sets it again when it starts.
     """
     named = [each for each in LIMITS if given[each] is not None]
     limits = {each: None if given[each] == "none" else given[each] for each in named}

@@ -18,8 +18,10 @@ COUNT = click.IntRange(1, 1000)
 @click.option("--threads", type=COUNT, default=1, show_default=True, help="Threads of each.")
 @connection.env_option
 def worker(module: str, processes: int, threads: int, environment: str) -> None:
-    """Serve the streams and tasks of MODULE (importable, or a file.py), or those named, until
-    SIGTERM or Ctrl-C; then what is at hand is finished. A second one breaks it off.
+    """Serve the streams and tasks of a module.
+
+    MODULE is importable, or a file.py; or only those named. Ends at SIGTERM or Ctrl-C, when what
+    is at hand is finished; a second one breaks it off.
     """
     environ = {**os.environ, "KIRBY_DSN": connection.address(), "KIRBY_ENVIRONMENT": environment}
     counts = ["--processes", str(processes), "--threads", str(threads)]
