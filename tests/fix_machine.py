@@ -168,7 +168,8 @@ class Ledger:
         for entry in self.entries.values():
             if entry.status == "parked":
                 row = rows.due.get(entry.position)
-                assert row and row["parked"], f"{entry} is not parked any more"
+                assert row is not None, f"{entry} is gone"
+                assert row["parked"], f"{entry} is not parked any more"
         faults = list(rows.faults(self.mode, self.on_failure))
         assert faults == [], faults
 

@@ -477,7 +477,9 @@ def test_a_subscription_that_is_opened_while_lanes_are_added_has_all_of_them(rea
 def test_lanes_are_added_while_a_subscription_is_opened(reader, others):
     one, two = others(2)
     opened, _ = subscriptions.subscribe(one.conn, "orders", "new")
-    two.begin(lambda: two.conn.execute("select kirby.change_lanes(%s, 8, 'me')", [topic_id(reader)]))
+    two.begin(
+        lambda: two.conn.execute("select kirby.change_lanes(%s, 8, 'me')", [topic_id(reader)])
+    )
     one.conn.commit()
     two.end()
 
@@ -522,7 +524,7 @@ def test_the_limits_of_a_subscription_and_what_expires(reader, others):
 
 
 def test_a_change_of_lanes_that_is_passed_while_a_lane_is_being_claimed(reader, others):
-    """Who claims a lane waits for whoever settles; who settles looks whether all lanes are there."""
+    """Who claims a lane waits for whoever settles; who settles looks for all lanes."""
     reader.publish("x")
     lanes.change(reader.conn, topic_id(reader), 4, actor="me")
     reader.drain()

@@ -1,4 +1,4 @@
-"""Anything that workers and people may do to a subscription, in any order, against a ledger of ours.
+"""Anything that workers and people may do to a subscription, in any order, against a ledger.
 
 Hypothesis draws the steps. A worker's transaction may stay open while others go on; who has to wait
 for it gives up at once, so everything that two transactions can do to each other is tried without
@@ -353,7 +353,8 @@ class Machine(RuleBasedStateMachine):
             for position in must_park:
                 assert due[position]["parked"], f"{ledger.entry(position)} is not parked"
             if settled.next is not None:
-                assert next > 0 and whole
+                assert next > 0
+                assert whole
                 ledger.receive(worker, settled.next, now)
 
         try:
@@ -596,7 +597,7 @@ class Machine(RuleBasedStateMachine):
 
             call = "select kirby.edit_parked(%s, %s, %s, 'me')"
             params = [ledger.id, position, json.dumps("better")]
-            self.do(self.person, lambda c, params=params: c.execute(call, params), gives)
+            self.do(self.person, lambda c, call=call, params=params: c.execute(call, params), gives)
 
     def _parked(self, ledger, number, all):
         if self.person.pending:
@@ -664,7 +665,7 @@ class Machine(RuleBasedStateMachine):
     def raise_floor(self):
         for ledger in self.ledgers:
             call = "select kirby.raise_claim_floor(%s)"
-            self.do(self.person, lambda c, id=ledger.id: c.execute(call, [id]))
+            self.do(self.person, lambda c, call=call, id=ledger.id: c.execute(call, [id]))
 
     # The end
 
@@ -739,7 +740,8 @@ def led_key_is_free(ledger, hand):
 def how(examples, **more):
     return settings(
         max_examples=examples, stateful_step_count=40, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), print_blob=False, report_multiple_bugs=False, **more,
+        suppress_health_check=list(HealthCheck), print_blob=False, report_multiple_bugs=False,
+        **more,
     )  # fmt: skip
 
 
