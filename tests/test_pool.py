@@ -443,7 +443,7 @@ def test_what_the_database_hands_out_to_the_dead_is_given_back_too(house, worker
 def test_a_task_that_kills_its_process_is_parked_and_the_others_are_done(
     house, worker, shop, how, until
 ):
-    bad = shop("deadly").delay(how)
+    bad = shop("deadly").delay(how)  # it kills the first child before anybody looked
     good = [shop("effect").delay(number) for number in range(50)]
     worker("--processes", 1, "--threads", 2)
 

@@ -72,10 +72,7 @@ class Child:
 
     def exit(self) -> int | None:
         """How it ended (below zero: by that signal); None while it lives."""
-        code = self._process.poll()
-        if code is not None:
-            self.listen()
-        return code
+        return self._process.poll()
 
     def ask_to_stop(self) -> None:
         self._process.terminate()
@@ -138,16 +135,17 @@ class Pool:
             for child in self._children:
                 child.ask_to_stop()
         for child in list(self._children):
+            code = child.exit()
             child.listen()
-            if (code := child.exit()) is not None:
+            if "tasks" in child.words and not self._is_ready:
+                self._is_ready = True  # the first one serves: so can the others
+                self._due += [0.0] * (self._processes - 1)
+            if code is not None:
                 self._ended(child, code)
             elif late := child.board.overdue(time.monotonic()):
                 say(late)
                 child.late = True
                 child.kill()
-            elif "tasks" in child.words and not self._is_ready:
-                self._is_ready = True  # the first one serves: so can the others
-                self._due += [0.0] * (self._processes - 1)
         self._visit(time.monotonic())
         self._announce()
         if not self._stop.asked:

@@ -9,10 +9,12 @@ create or replace function kirby.next_due(p_subscription_ids integer[])
 as $$
 declare
   v_who record;
+  v_now timestamptz := kirby.now();
 begin
   select * into v_who from kirby.principal();
   return (
-    select extract(epoch from min(next.at) - kirby.now())::float8
+    select case when min(next.at) > v_now then extract(epoch from min(next.at) - v_now)::float8
+                when min(next.at) is not null then 0 end  -- at -infinity too, which is not subtracted
       from kirby.subscription s
       join kirby.topic t on t.id = s.topic_id and t.environment_id = v_who.environment_id
      cross join lateral (

@@ -29,9 +29,17 @@ begin
 
   if v_width = v_topic.lanes then
     v_lane := floor(random() * v_topic.lanes);
-    v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);
-    if v_claim.id is not null then
-      return v_claim;
+    if exists (
+      select from kirby.message m
+       where m.topic_id = p_subscription.topic_id and m.lane = v_lane and m.position <= v_horizon
+         and m.position > (select c.position from kirby.cursor c
+                            where c.subscription_id = p_subscription.id and c.lane = v_lane
+                            order by c.position desc limit 1)
+    ) then  -- an empty one is not locked: somebody else may be about to claim from it
+      v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);
+      if v_claim.id is not null then
+        return v_claim;
+      end if;
     end if;
   end if;
 
