@@ -70,6 +70,11 @@ class Child:
         for line in lines:
             self.words |= json.loads(line)
 
+    @property
+    def serves(self) -> bool:
+        """Whether it came as far as to claim, though it may not have come to say so."""
+        return "error" not in self.words and ("tasks" in self.words or bool(self.board.holders()))
+
     def exit(self) -> int | None:
         """How it ended (below zero: by that signal); None while it lives."""
         return self._process.poll()
@@ -137,7 +142,7 @@ class Pool:
         for child in list(self._children):
             code = child.exit()
             child.listen()
-            if "tasks" in child.words and not self._is_ready:
+            if not self._is_ready and child.serves:
                 self._is_ready = True  # the first one serves: so can the others
                 self._due += [0.0] * (self._processes - 1)
             if code is not None:

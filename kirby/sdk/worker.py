@@ -77,9 +77,9 @@ def serve(
             crew.Crew(servers, threads, stop, enter).run(ready)
             return
         mine = session.get()
+        alone = servers(mine)
+        ready()
         with enter(mine, 0):
-            alone = servers(mine)
-            ready()
             loop.serve(mine, alone, stop)
 
 
