@@ -33,8 +33,8 @@ grant execute on all functions in schema kirby to kirby_server;
 grant select on all tables in schema kirby to kirby_server;
 grant select on all sequences in schema kirby to kirby_server;
 grant insert, update, delete on
-  kirby.job, kirby.artifact, kirby.release, kirby.deployment, kirby.deployment_version, kirby.tick,
-  kirby.supervisor, kirby.lease, kirby.variable, kirby.token, kirby.account, kirby.session, kirby.login_failure
+  kirby.job, kirby.file, kirby.file_chunk, kirby.package, kirby.package_file, kirby.release, kirby.release_file,
+  kirby.deployment, kirby.deployment_version, kirby.tick, kirby.supervisor, kirby.lease, kirby.variable, kirby.token, kirby.account, kirby.session, kirby.login_failure
 to kirby_server;
 grant insert on kirby.log_line to kirby_server;
 grant usage on sequence kirby.position to kirby_server;

@@ -49,7 +49,7 @@ def kirby_fixture(monkeypatch, capsys, tmp_path, dsn, as_role):
 
 
 KEPT = (
-    "environment", "job", "deployment", "deployment_version", "release", "artifact", "run",
+    "environment", "job", "deployment", "deployment_version", "release", "file", "run",
     "topic", "message", "state", "state_mutation", "variable", "account", "job_event",
     "audit_event",
 )  # fmt: skip

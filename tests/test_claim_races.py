@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from kirby.core import db, subscriptions, topics
+from kirby.core.errors import Fenced
 from kirby.core.subscriptions import Failure
 from kirby.sdk.work import message
 from kirby.server import lanes
@@ -104,7 +105,93 @@ def everything(reader):
     return done
 
 
+# Whose claim it is
+
+
+def test_who_comes_back_late_changes_nothing(reader):
+    """It was stopped for longer than its lease, and another one has what it had."""
+    reader.publish(*"ab")
+    late = reader.claim()
+    reader.die()
+    held = reader.claim()
+    assert held.positions == late.positions[:1]
+
+    with pytest.raises(Fenced):
+        subscriptions.settle(reader.conn, late)
+    with pytest.raises(Fenced):
+        subscriptions.settle(reader.conn, late, upto=late.positions[0])
+    with pytest.raises(Fenced):
+        subscriptions.renew(reader.conn, late)
+    subscriptions.release(reader.conn, late)
+    assert reader.claim() is None
+    assert reader.settle(held, next=10).positions == late.positions[1:]
+
+
+def test_what_was_given_back_is_not_settled(reader):
+    reader.publish("a")
+    held = reader.claim()
+    subscriptions.release(reader.conn, held)
+    with pytest.raises(Fenced):
+        subscriptions.settle(reader.conn, held)
+    assert reader.drain() == held.positions
+
+
+def test_what_is_not_committed_is_not_passed_over(reader, others):
+    [one] = others(1)
+    one.conn.execute("select kirby.publish('orders', '1', key => 'a')")
+    [second] = reader.publish("a")
+    assert reader.claim() is None
+    one.conn.commit()
+    assert reader.claim().positions[1:] == [second]
+
+
+def test_one_range_of_a_lane_at_a_time(reader):
+    positions = reader.publish(*"abcd")
+    held = reader.claim(2)
+    assert reader.claim(2) is None
+    reader.settle(held)
+    assert reader.claim(2).positions == positions[2:]
+
+
+def test_a_floor_is_below_every_claim(reader):
+    """Claims are looked up from a floor on (kirby.raise_claim_floor)."""
+    reader.publish(*"abc")
+    reader.settle(reader.claim(1))
+    held = reader.claim(1)
+    reader.conn.execute("select kirby.raise_claim_floor(%s)", [reader.id])
+    reader.die()
+    assert reader.claim(1).positions == held.positions
+
+
 # One key, two hands
+
+
+def test_one_of_a_key_is_freed_at_a_time(reader):
+    first, second, third = reader.publish("a", "a", "a")
+    waiting = [Failure(second, "wait"), Failure(third, "wait")]
+    reader.settle(reader.claim(), Failure(first, "retry", "boom", 60.0), *waiting)
+    assert reader.claim() is None, "the first one holds the key"
+    reader.later("2 minutes")
+    for position in (first, second, third):
+        held = reader.claim()
+        assert held.positions == [position]
+        assert reader.claim() is None
+        reader.settle(held)
+
+
+def test_what_is_over_the_rate_of_its_key_waits_for_the_one_before(reader):
+    """Its time comes while the one before is still in hands."""
+    subscriptions.limit(reader.conn, reader.id, {"key_rate": 1})
+    first, second = reader.publish("a", "a")
+    held = reader.claim()
+    assert held.positions == [first]
+    reader.conn.execute("update kirby.claim set lease_until = 'infinity'")
+    reader.later("1 minute")
+    assert reader.claim() is None
+    reader.settle(held, Failure(first, "retry", "boom", 60.0))
+    reader.later("1 second")
+    assert reader.claim() is None, "the one before is tried again first"
+    assert everything(reader) == [first, second]
 
 
 def test_two_delayed_messages_of_a_key_that_are_claimed_at_once(reader, others):
@@ -192,6 +279,34 @@ def test_what_is_unparked_after_the_policy_changed(reader):
 # Nobody waits for nothing
 
 
+def test_a_message_is_filed_as_waiting_while_its_holder_is_being_finished(reader, others):
+    first, second = reader.publish("a", "a")
+    batch = reader.claim()
+    subscriptions.settle(
+        reader.conn, batch, upto=first, failures=[Failure(first, "retry", "boom", 0.0)]
+    )
+    again = reader.claim()
+    one, two = others(2)
+    one.settle(again)
+    two.begin(lambda: two.settle(batch, Failure(second, "wait")))
+    one.conn.commit()
+    two.end()
+    assert everything(reader) == [second]
+
+
+def test_a_killer_that_is_parked_lets_its_key_go_on(reader):
+    reader.subscribe(on_failure="park")
+    [first] = reader.publish("a")
+    reader.settle(reader.claim(), Failure(first, "retry", "boom", 0.0))
+    [second] = reader.publish("a")
+    reader.later("1 second")
+    for _ in range(2):
+        assert reader.claim().positions == [first]
+        reader.die()
+    assert everything(reader) == [second]
+    assert reader.due() == [(first, "killed", True)]
+
+
 def test_a_delayed_message_that_is_put_off_while_its_holder_is_being_finished(reader, others):
     [early] = delayed(reader, "a", minutes=1)
     assert reader.claim() is None
@@ -235,6 +350,27 @@ def test_a_key_limit_is_freed_by_a_message_that_expired_in_dead_hands(reader):
     reader.later("20 minutes")
     assert everything(reader) == [second]
     assert reader.due() == []
+
+
+def test_what_was_freed_and_claimed_meanwhile_is_not_freed_again(reader, others):
+    """Two free the same message; before the second one has done so, it is in somebody's hands."""
+    first, second = reader.publish("a", "a")
+    subscriptions.limit(reader.conn, reader.id, {"key_rate": 1000})
+    reader.settle(reader.claim(), Failure(first, "park", "boom"), Failure(second, "wait"))
+    reader.later("1 minute")
+    one, two = others(2)
+    two.conn.execute("select from kirby.key_rate for update")  # the time of a turn is booked there
+
+    dropping = "select kirby.drop_parked(%s, null, 'me')"
+    assert one.begin(lambda: one.conn.execute(dropping, [reader.id]))
+    freed = "update kirby.due set reason = 'ready', due_at = kirby.now() where position = %s"
+    reader.conn.execute(freed, [second])
+    held = reader.claim()
+    assert held.positions == [second]
+    two.conn.commit()
+    one.end()
+    reader.later("1 second")
+    assert reader.claim() is None
 
 
 # Limits of a key
@@ -339,6 +475,25 @@ def test_the_limit_of_a_key_holds_while_a_range_comes_message_by_message(reader)
 # Attempts
 
 
+def test_every_delivery_of_a_message_by_itself_counts(reader):
+    [one] = reader.publish("a")
+    reader.settle(reader.claim(), Failure(one, "retry", "boom", 0.0))
+    reader.later("1 second")
+    assert reader.claim().attempt == 2
+    reader.die()
+    assert reader.claim().attempt == 3
+    reader.die()
+    assert reader.claim() is None
+    assert reader.due() == [(one, "killed", True)]
+
+
+def test_a_parked_message_stays_where_it_is(reader):
+    [one] = reader.publish("a")
+    reader.settle(reader.claim(), Failure(one, "park", "boom"))
+    reader.later()
+    assert reader.claim() is None
+
+
 def test_what_is_parked_was_tried_as_often_as_it_may_be(reader):
     """A range comes message by message, is given back, and one that was never alone fails."""
     _, last = reader.publish("a", "b")
@@ -370,6 +525,19 @@ def test_giving_back_is_no_attempt_of_a_message_that_comes_alone(reader):
 
     assert reader.drain() == positions
     assert reader.due() == []
+
+
+def test_attempts_are_those_of_the_message_that_comes(reader):
+    """The first of a range has killed twice, and expires: the next one was not alone yet."""
+    reader.write(
+        message(1, "a", None, (), expires_at=at(reader, minutes=10)), message(2, "b", None, ())
+    )
+    for _ in range(3):
+        reader.claim()
+        reader.die()
+    reader.later("1 hour")
+
+    assert (reader.claim().payloads, reader.due()[0][1]) == ([2], "done")
 
 
 def test_an_expired_message_is_not_handed_out_again(reader):

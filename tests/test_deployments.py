@@ -105,7 +105,7 @@ def test_the_same_source_with_another_lock_is_another_release(deploy, ask):
     second = deploy(NIGHTLY, lock=WITH_SDK)
 
     assert second.release_id != first.release_id
-    [row] = ask("select sha256, content from kirby.artifact")
+    [row] = ask("select sha256, content from kirby.file_chunk")
     assert (row["sha256"], row["content"]) == (SDK.sha256, SDK.content)
 
 

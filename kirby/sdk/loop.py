@@ -179,9 +179,19 @@ def turn(servers: Sequence[Server], rota: Rota, stop: Stop) -> bool:
     for index, server in enumerate(servers):
         if stop.asked:
             break
-        if (server.holds or rota.take(index)) and server.step():
+        if (server.holds or rota.take(index)) and _slice(server, stop):
             rota.again(index)
             busy = True
+    return busy
+
+
+def _slice(server: Server, stop: Stop) -> bool:
+    """So many batches as fit: what comes message by message after a death would take for ever if
+    the other streams had a slice after each."""
+    until = time.monotonic() + SLICE
+    busy = server.step()
+    while busy and server.holds and not stop.asked and time.monotonic() < until:
+        server.step()
     return busy
 
 

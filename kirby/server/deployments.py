@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,11 +14,11 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from kirby.core.errors import Invalid, Taken
-from kirby.server import cron, environments, query, variables
+from kirby.server import cron, environments, files, query, variables
 from kirby.server.locks import Lock
 from kirby.server.scripts import Script
 from kirby.server.sdk_wheel import SdkWheel
-from kirby.server.tables import artifact, deployment, deployment_version, job, release
+from kirby.server.tables import deployment, deployment_version, job, release
 
 LONGEST_REASON = 1000  # characters
 
@@ -162,8 +163,7 @@ def wake_supervisors(conn: Connection) -> None:
 def _release(conn: Connection, script: Script, lock: Lock, sdk: SdkWheel, actor: str) -> int:
     """The release of this source with this lock: the one that is there, or a new one."""
     if lock.sdk_sha256 is not None:
-        wheel = {"sha256": sdk.sha256, "filename": sdk.filename, "content": sdk.content}
-        conn.execute(insert(artifact).values(wheel).on_conflict_do_nothing())
+        files.put(conn, io.BytesIO(sdk.content))
     values = {
         "name": script.name,
         "filename": f"{script.name}.py",

@@ -8,7 +8,6 @@ def _table(name: str, columns: str) -> TableClause:
 
 
 job = _table("job", "id name kind description created_at")
-artifact = _table("artifact", "sha256 filename content created_at")
 release = _table(
     "release",
     "id name filename source sha256 requirements lock_hash python sdk_sha256 created_by created_at",

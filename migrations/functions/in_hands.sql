@@ -1,5 +1,4 @@
--- How many messages of a subscription, or of one key of it, are handed out and not settled. The rest of a
--- range that comes message by message counts as well: it is handed out whatever the limits say.
+-- How many messages of a subscription, or of one key of it, are handed out and not settled.
 create or replace function kirby.in_hands(p_subscription kirby.subscription, p_key text default null)
   returns bigint
   language sql
@@ -8,7 +7,7 @@ as $$
   select count(*)
     from kirby.claim c
     join kirby.message m on m.topic_id = p_subscription.topic_id and m.lane = c.lane
-                        and m.position between c.first and c.last
+                        and m.position between c.first and c.upto
    where c.subscription_id = p_subscription.id and c.id >= kirby.first_claim(p_subscription.id)
      and (p_key is null or m.key = p_key)
      and (c.kind = 'due' or not exists (

@@ -26,13 +26,15 @@ def run(seconds, seed, *, wrong=None, pools=2, plain=1, say=say):
         workers = Workers(house, pools=pools, plain=plain, lease=LEASE, work=0.002, failing=0.03)
         producer = Producer(house, ahead=300)
         producer.start()
-        storm = Storm(house, workers, seed)
+        patience = 8 if wrong else 60  # what is broken may never end
+        storm = Storm(house, workers, seed, patience)
         try:
             until(lambda: house.values("receipts"), "the first receipt")
-            _rage(house, storm, producer, seconds, wrong, say)
+            with contextlib.suppress(Stuck) if wrong else contextlib.nullcontext():
+                _rage(house, storm, producer, seconds, say, until_doubled=bool(wrong))
             producer.end()
             with contextlib.suppress(Stuck) if wrong else contextlib.nullcontext():
-                until(lambda: house.unsettled() == 0, "the end of the work", 20 if wrong else 120)
+                until(lambda: house.unsettled() == 0, "the end of the work", patience)
             bad = workers.stop()
         except BaseException:
             workers.kill()
@@ -46,23 +48,16 @@ def run(seconds, seed, *, wrong=None, pools=2, plain=1, say=say):
         return found, storm.taken
 
 
-def _rage(house, storm, producer, seconds, wrong, say):
+def _rage(house, storm, producer, seconds, say, *, until_doubled):
     ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+    while time.monotonic() < ends and not (until_doubled and doubled(house)):
         some = producer.published + 1
-        until(lambda some=some: producer.published >= some, "another input")
+        until(lambda some=some: producer.published >= some, "another input", storm.patience)
         time.sleep(storm.chance.uniform(0, 0.5))
         kind = storm.chance.choice(KINDS)
-        try:
-            first, all = storm.strike(kind)
-        except Stuck:
-            if wrong:
-                return
-            raise
+        first, all = storm.strike(kind)
         left = max(0, ends - time.monotonic())
         say(f"{left:5.0f} s left   {kind:<12} effects after {first:5.2f} s, settled {all:5.2f} s")
-        if wrong and doubled(house):
-            return
 
 
 def _left(house):

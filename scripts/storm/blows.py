@@ -26,8 +26,8 @@ BACKENDS = """
 class Storm:
     """Strikes at random, and waits until what was claimed at that moment is settled."""
 
-    def __init__(self, house, workers, seed):
-        self.house, self.workers = house, workers
+    def __init__(self, house, workers, seed, patience):
+        self.house, self.workers, self.patience = house, workers, patience
         self.chance = random.Random(seed)
         self.taken = {}  # by kind: seconds until there is an effect, and until all is settled
 
@@ -36,9 +36,15 @@ class Storm:
         started = time.monotonic()
         undo = getattr(self, kind)()
         [(before,)] = self.house.ask(EFFECTS)
-        until(lambda: self.house.ask(EFFECTS) > [(before,)], f"an effect after {kind}")
+        until(
+            lambda: self.house.ask(EFFECTS) > [(before,)], f"an effect after {kind}", self.patience
+        )
         first = time.monotonic() - started
-        until(lambda: self.house.ask(LEFT, claimed) == [(0,)], f"what was claimed before {kind}")
+        until(
+            lambda: self.house.ask(LEFT, claimed) == [(0,)],
+            f"what was claimed before {kind}",
+            self.patience,
+        )
         taken = first, time.monotonic() - started
         self.taken.setdefault(kind, []).append(taken)
         if undo:

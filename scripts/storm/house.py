@@ -23,7 +23,7 @@ from kirby.server.schema import migrate
 
 PIPELINE = Path(__file__).parent / "pipeline.py"
 KEYS = 20
-PATIENCE = 60  # seconds for something to happen that should take a few
+PATIENCE = 40  # seconds for something to happen that should take a few
 RETRY_SOON = """
     create or replace function kirby.retry_pause(p_attempt integer) returns interval
       language sql as $$ select make_interval(secs => random() * 0.1) $$

@@ -20,7 +20,7 @@ from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import Run, Spec, give_token
 from kirby.server.supervisor.wake import Wake
 
-ARTIFACT = "select content from kirby.artifact where sha256 = %s"
+FILE = "select string_agg(content, '' order by number) from kirby.file_chunk where sha256 = %s"
 WHEELS = 4  # SDK wheels kept in memory
 
 Ensure = Callable[[Lock, bytes | None], Path]
@@ -91,7 +91,7 @@ class Starter:
         if sha256 not in self._wheels:
             while len(self._wheels) >= WHEELS:
                 del self._wheels[next(iter(self._wheels))]
-            self._wheels[sha256] = bytes(db.scalar(conn, ARTIFACT, [sha256]))
+            self._wheels[sha256] = bytes(db.scalar(conn, FILE, [sha256]))
         return self._wheels[sha256]
 
     def _prepare(self, spec: Spec, wheel: bytes | None) -> Prepared:
