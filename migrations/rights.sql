@@ -25,7 +25,8 @@ grant execute on function
   kirby.next_due(integer[]),
   kirby.retract(text, text),
   kirby.task_status(text, text),
-  kirby.get_entries(text, text[], text, text, integer)
+  kirby.get_entries(text, text[], text, text, integer),
+  kirby.report_progress(real, text)
 to kirby_worker, kirby_server;
 
 -- The server: everything but changing what is in a log.

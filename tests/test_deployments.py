@@ -1,5 +1,6 @@
 """Deploying: versions, kinds, both logs, two at once, and whose word counts."""
 
+import hashlib
 import threading
 from dataclasses import replace
 
@@ -14,7 +15,8 @@ from kirby.server.deployments import Plan
 from kirby.server.locks import Lock
 from kirby.server.sdk_wheel import SdkWheel
 
-SDK = SdkWheel("kirby-3-py3-none-any.whl", "ab" * 32, b"not really a wheel")
+CONTENT = b"not really a wheel"
+SDK = SdkWheel("kirby-3-py3-none-any.whl", hashlib.sha256(CONTENT).hexdigest(), CONTENT)
 BARE = Lock("", None, "3.11")
 WITH_SDK = Lock("", SDK.sha256, "3.11")
 

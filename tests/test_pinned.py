@@ -168,6 +168,19 @@ def test_under_an_old_snapshot_a_claim_looks_at_no_more_pages(house, pinned, wor
     assert reader.pages() <= 2 * before + 20
 
 
+def test_a_claim_looks_at_what_it_takes_and_not_at_all_that_is_unread(house, worker):
+    """All of it is in one lane, so the other ones are looked at and found to be empty."""
+    reader = worker("shared")
+    with house.conn.transaction():
+        house.conn.execute(
+            "select kirby.publish('orders', to_jsonb(n), 'one') from generate_series(1, 20000) n"
+        )
+    house.conn.execute("analyze kirby.message")
+    reader.take(LEAST)
+
+    assert reader.pages() < 150
+
+
 @pytest.mark.parametrize("mode", ["ordered", "shared"])
 def test_without_one_it_does_not_either_though_vacuum_is_late(house, worker, mode):
     for table in ("claim", "cursor", "due"):

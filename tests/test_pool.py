@@ -228,6 +228,7 @@ def connections(house):
 def test_the_order_of_keys_holds_over_threads_and_processes(house, worker, until):
     count, keys = 1200, 24
     worker("--processes", 2, "--threads", 3)
+    until(lambda: connections(house) == 2 * (3 + 1))  # all are at work: none drains it alone
     with psycopg.connect(house.dsn) as conn:
         for number in range(count):
             conn.execute("select kirby.publish('orders', to_jsonb(%s::int), key => %s)",

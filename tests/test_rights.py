@@ -7,7 +7,8 @@ from psycopg import errors, sql
 
 PROTOCOL = {
     "bury", "claim", "get_entries", "hello", "limit_subscription", "next_due", "now",
-    "open_topic", "protocol", "publish", "publish_within", "read", "release", "renew", "resume",
+    "open_topic", "protocol", "publish", "publish_within", "read", "release", "renew",
+    "report_progress", "resume",
     "retract", "settle", "subscribe", "task_status", "write",
 }  # fmt: skip
 LOGS = ("audit_event", "job_event", "log_line", "message", "secret_access", "state_mutation")

@@ -64,6 +64,8 @@ class Unavailable(KirbyError):
 class WrongSchema(KirbyError):
     """The database's schema is older or newer than this Kirby."""
 
+    sqlstate = "KB009"
+
 
 class Busy(KirbyError):
     """A port, lock or folder is in use by something else."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg.rows import class_row
 
-from kirby.core.db import Connection, kirby_errors, scalar
+from kirby.core.db import Connection, is_pooled, kirby_errors, scalar
 from kirby.core.errors import Invalid
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -62,6 +64,22 @@ def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], l
     with kirby_errors():
         [(positions, topics)] = conn.execute(WRITE, [messages, mutations]).fetchall()
     return positions, topics
+
+
+def write_all(conn: Connection, documents: Iterable[str]) -> tuple[list[int], list[int]]:
+    """Publish documents one after the other in one transaction; as ``write``.
+
+    Each is made while the database works on those before; what making one raises goes through, and
+    nothing is written. No other thread may use the connection meanwhile.
+    """
+    with kirby_errors():
+        if is_pooled(conn):
+            documents = list(documents)
+        with nullcontext() if is_pooled(conn) else conn.pipeline(), conn.transaction():
+            cursors = [conn.execute(WRITE, [each, "{}"]) for each in documents]
+        rows = [row for cursor in cursors for row in cursor.fetchall()]
+    positions = [position for found, _ in rows for position in found]
+    return positions, sorted({topic for _, found in rows for topic in found})
 
 
 def open(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 
@@ -23,6 +24,7 @@ class Notifier:
     def __init__(self, send: Callable[[list[int]], None]) -> None:
         self._send = send
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._sent: dict[int, float] = {}
         self._pending: set[int] = set()
         self._timer: threading.Timer | None = None
@@ -48,6 +50,12 @@ class Notifier:
             self._sent.update(dict.fromkeys(pending, time.monotonic()))
         self._try(pending)
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Send nothing until the block ends: it has the connection for itself."""
+        with self._sending:
+            yield
+
     def close(self) -> None:
         """Leave nothing unsent."""
         if self._pending:
@@ -57,6 +65,7 @@ class Notifier:
         """A lost hint costs a second at the most, so it is never worth an error."""
         if topics:
             try:
-                self._send(topics)
+                with self._sending:
+                    self._send(topics)
             except (KirbyError, psycopg.Error):
                 return

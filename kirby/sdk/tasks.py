@@ -200,16 +200,15 @@ class Task(Generic[P, R]):
     def _send(self, items: list[str], connection: Any) -> None:
         to = Topic(self.topic)
         if connection is not None:
-            outbox.publish(connection, to._documents(iter(items)))
+            outbox.publish(connection, to._documents(items))
         elif (mine := work.current()) is not None:
             mine.publish_all(self.topic, items)
         else:
             try:
-                to._write_pages(iter(items))
-            except (
-                Unavailable
-            ):  # if they were stored after all, their ids keep them from coming twice
-                to._write_pages(iter(items))
+                to._write_all(items, len(items))
+            except Unavailable:
+                # If they were stored after all, their ids keep them from coming twice.
+                to._write_all(items, len(items))
 
     # Serving: what the loop asks of a stream
 

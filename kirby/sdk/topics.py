@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from kirby.core import topics
-from kirby.core.db import kirby_errors
 from kirby.sdk import asynchronous, outbox, session, work
 from kirby.sdk.messages import Message
 
 PAGE = 1000
-PAGE_BYTES = 4 * 1024 * 1024
+CHUNK = 250  # messages of a document while the database works on the one before
+CHUNK_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,13 @@ class Topic:
         An item is a value, or an ``Out`` with a key, headers, times and an id of its own. With an
         application's own ``connection`` they commit with its rows, as in ``publish``.
         """
+        values = list(values)  # whatever makes them is not to run inside the transaction
         items = (_item(value, key) for value in values)
         if connection is not None:
             return len(outbox.publish(connection, self._documents(items)))
         if (mine := work.current()) is not None:
             return mine.publish_all(self.name, items)
-        return self._write_pages(items)
+        return self._write_all(items, len(values))
 
     async def apublish_many(
         self, values: Iterable[Any], key: str | None = None, *, connection: Any = None
@@ -101,18 +103,21 @@ class Topic:
             return self.publish_many(values, key)
         return await asynchronous.in_thread(self.publish_many, list(values), key)
 
-    def _documents(self, items: Iterator[str]) -> list[str]:
-        return [work.document({self.name: page}) for page in _pages(items)]
+    def _documents(self, items: Iterable[str]) -> list[str]:
+        return [work.document({self.name: chunk}) for chunk in _chunks(items, PAGE)]
 
-    def _write_pages(self, items: Iterator[str]) -> int:
-        pages = list(_pages(items))  # before the transaction, which holds readers of the topic back
-        if len(pages) < 2:
-            return sum(len(_write(self.name, page)) for page in pages)
+    def _write_all(self, items: Iterable[str], count: int) -> int:
+        """Write messages in one transaction; while one part is written the next is made."""
+        chunks = _chunks(items)
+        first = next(chunks, [])
+        if len(first) == count:
+            return len(_write(self.name, first)) if first else 0
         mine = session.get()
-        with kirby_errors(), mine.connection.transaction():
-            done = [_insert(mine, self.name, page) for page in pages]
-        mine.notifier.notify(done[0][1])
-        return sum(len(positions) for positions, _ in done)
+        documents = (work.document({self.name: each}) for each in chain([first], chunks))
+        with mine.notifier.silent():
+            positions, written = topics.write_all(mine.connection, documents)
+        mine.notifier.notify(written)
+        return len(positions)
 
     def read(
         self,
@@ -204,18 +209,18 @@ def _item(value: Any, key: str | None) -> str:
     return work.message(value, key, None, _parents())
 
 
-def _pages(items: Iterator[str]) -> Iterator[list[str]]:
-    """Lists of at most 1000 messages and some 20 MB."""
-    page: list[str] = []
+def _chunks(items: Iterable[str], most: int = CHUNK) -> Iterator[list[str]]:
+    """Lists of so many messages, and of some 4 MB, at most."""
+    chunk: list[str] = []
     size = 0
     for item in items:
-        page.append(item)
+        chunk.append(item)
         size += len(item)
-        if len(page) == PAGE or size > PAGE_BYTES:
-            yield page
-            page, size = [], 0
-    if page:
-        yield page
+        if len(chunk) == most or size > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _write(name: str, items: list[str]) -> list[int]:

@@ -82,6 +82,11 @@ LOCK_ACCOUNTS = "lock table kirby.account in share row exclusive mode"
 END_SESSIONS = "delete from kirby.session where account_id = %(account_id)s"
 
 
+def covers(held: str, role: str) -> bool:
+    """Whether a role is that one, or above it."""
+    return ROLES.index(held) >= ROLES.index(role)
+
+
 class TooManyAttempts(Denied):
     """This login or address failed too often: wait."""
 

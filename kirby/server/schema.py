@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 
+PROTOCOL = 2  # of the functions that supervisors call: kirby.server_protocol()
+
+
 def config() -> Config:
     """Alembic's configuration, made here so that the command works from an installed wheel."""
     from alembic.config import Config  # it is slow to import, and few processes migrate

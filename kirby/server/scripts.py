@@ -1,10 +1,13 @@
-"""Read a single-file script with PEP 723 inline metadata, without running any of it."""
+"""Read a single-file script with PEP 723 inline metadata, without running any of it.
+
+And the table [tool.kirby], wherever it stands: in a script's block or in a pyproject.toml.
+"""
 
 from __future__ import annotations
 
 import difflib
 import io
-import platform
+import math
 import re
 import tokenize
 import tomllib
@@ -12,12 +15,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from kirby.core.errors import Invalid
+from kirby.core.topics import NAME as TOPIC
 
 LARGEST = 5 * 1024 * 1024  # bytes of one script
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -40,12 +44,12 @@ class Script:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """The TOML of a script, and where it stands, so that errors can name a line."""
+class Toml:
+    """The TOML of a script or a project, and where it stands, so that errors can name a line."""
 
     file: str
     toml: str = ""
-    line: int = 0  # the line of its `# /// script`
+    line: int = 0  # the line of its `# /// script`; a project's own begins after line 0
 
     def refuse(self, message: str, near: str) -> NoReturn:
         """Raise Invalid with the line where `near` stands, first of all as a key."""
@@ -59,16 +63,20 @@ class _Block:
 
 def read(path: Path) -> Script:
     """The script in the file `path`; raises Invalid, in one line, for all that is wrong with it."""
+    return parse(content(path), path.name)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, as many as a script may have and one more; raises Invalid."""
     try:
         if path.is_dir() or (path.exists() and not path.is_file()):
             raise Invalid(f"{path}: this is not a file")
         with path.open("rb") as opened:
-            source = opened.read(LARGEST + 1)
+            return opened.read(LARGEST + 1)
     except FileNotFoundError:
         raise Invalid(f"{path}: there is no such file") from None
     except OSError as error:
         raise Invalid(f"{path}: cannot be read: {error.strerror}") from None
-    return parse(source, path.name)
 
 
 def parse(source: bytes, name: str) -> Script:
@@ -78,15 +86,44 @@ def parse(source: bytes, name: str) -> Script:
     """
     if not name.endswith(".py"):
         raise Invalid(f"{name}: a script must be a .py file")
-    if len(source) > LARGEST:
-        raise Invalid(f"{name}: larger than {LARGEST // 1024 // 1024} MB, too large for a script")
+    _check_size(source, name)
     text = _text(source, name)
     _compile(text, name)
+    return _script(text, name, name.removesuffix(".py"))
+
+
+def parse_program(source: bytes, name: str) -> Script:
+    """The same of a program in another language (a shell script …); raises Invalid.
+
+    Its block of metadata, if it has one, is written as in Python, in lines that begin with `#`.
+    """
+    _check_size(source, name)
+    if b"\0" in source:
+        raise Invalid(f"{name}: a program must be a text file that begins with `#!`")
+    if not name.endswith(".sh") and not source.startswith(b"#!"):
+        raise Invalid(f"{name}: it must be a .py file, a .sh file, or begin with `#!`")
+    if source.startswith(b"#!") and source.partition(b"\n")[0].endswith(b"\r"):
+        raise Invalid(f"{name}:1: ends in a Windows line end, so its `#!` line names no program")
+    try:
+        text = source.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        raise Invalid(f"{name}:{line}: not UTF-8") from None
+    return _script(text, name, name.removesuffix(".sh"))
+
+
+def settings_in(source: str, name: str) -> dict[str, Any]:
+    """The checked [tool.kirby] table in the block of a module; {} without one. Raises Invalid."""
+    block = _block(source, name)
+    return kirby_table(block, _table(block))
+
+
+def _script(text: str, name: str, stem: str) -> Script:
     block = _block(text, name)
     table = _table(block)
-    kirby = _kirby(block, table)
+    kirby = kirby_table(block, table)
     return Script(
-        name=_name(block, kirby, name.removesuffix(".py")),
+        name=_name(block, kirby, stem),
         source=text,
         dependencies=_dependencies(block, table),
         requires_python=_requires_python(block, table),
@@ -95,6 +132,11 @@ def parse(source: bytes, name: str) -> Script:
 
 
 # The file
+
+
+def _check_size(source: bytes, name: str) -> None:
+    if len(source) > LARGEST:
+        raise Invalid(f"{name}: larger than {LARGEST // 1024 // 1024} MB, too large for a script")
 
 
 def _text(source: bytes, name: str) -> str:
@@ -126,12 +168,12 @@ def _compile(text: str, name: str) -> None:
 # The block
 
 
-def _block(text: str, name: str) -> _Block:
+def _block(text: str, name: str) -> Toml:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = text if text.endswith("\n") else f"{text}\n"
     openings = list(OPENING.finditer(text))
     if not openings:
-        return _Block(name)
+        return Toml(name)
     lines = [text.count("\n", 0, opening.start()) + 1 for opening in openings]
     for opening, line in zip(openings, lines, strict=True):
         if opening[0] != START:
@@ -145,10 +187,10 @@ def _block(text: str, name: str) -> _Block:
             f"{name}:{lines[0]}: the `{START}` block is not closed: its lines must begin "
             f"with `# `, and the last must be `{END}`"
         )
-    return _Block(name, re.sub(r"(?m)^# ?", "", block["toml"]), lines[0])
+    return Toml(name, re.sub(r"(?m)^# ?", "", block["toml"]), lines[0])
 
 
-def _table(block: _Block) -> dict[str, Any]:
+def _table(block: Toml) -> dict[str, Any]:
     try:
         table = tomllib.loads(block.toml)
     except tomllib.TOMLDecodeError as error:
@@ -162,7 +204,7 @@ def _table(block: _Block) -> dict[str, Any]:
     return table
 
 
-def _dependencies(block: _Block, table: Mapping[str, Any]) -> tuple[str, ...]:
+def _dependencies(block: Toml, table: Mapping[str, Any]) -> tuple[str, ...]:
     listed = table.get("dependencies", [])
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
         block.refuse("dependencies must be a list of strings", "dependencies")
@@ -175,18 +217,16 @@ def _dependencies(block: _Block, table: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def _requires_python(block: _Block, table: Mapping[str, Any]) -> str | None:
-    asked, ours = table.get("requires-python"), platform.python_version()
+def _requires_python(block: Toml, table: Mapping[str, Any]) -> str | None:
+    asked = table.get("requires-python")
     if asked is None:
         return None
     if not isinstance(asked, str):
         block.refuse("requires-python must be a string such as '>=3.11'", "requires-python")
     try:
-        fits = SpecifierSet(asked).contains(ours, prereleases=True)
+        SpecifierSet(asked)
     except InvalidSpecifier:
         block.refuse(f"requires-python {asked!r} is not a version specifier", "requires-python")
-    if not fits:
-        block.refuse(f"needs Python {asked}, this server runs {ours}", "requires-python")
     return asked
 
 
@@ -203,43 +243,140 @@ def _is_texts(value: object) -> bool:
     )
 
 
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list) and len(value) > 0
+
+
+def _is_command(value: object) -> bool:
+    return _is_list(value) and all(_is_text(one) for one in value) and value[0] != ""
+
+
+def _is_topics(value: object) -> bool:
+    return _is_list(value) and all(isinstance(n, str) and TOPIC.fullmatch(n) for n in value)
+
+
+def _is_names(value: object) -> bool:
+    return _is_list(value) and all(isinstance(n, str) and VARIABLE.fullmatch(n) for n in value)
+
+
+def _is_labels(value: object) -> bool:
+    return _is_list(value) and all(isinstance(n, str) and LABEL.fullmatch(n) for n in value)
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000
+    return _is_whole(value, 1, 1000)
 
 
 def _is_variables(value: object) -> bool:
     return isinstance(value, dict) and all(_is_text(one) for one in value.values())
 
 
-KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
+def seconds(value: object) -> float | None:
+    """A duration: a number of seconds, or a text as "90s", "5m", "2h", "1d"; None if it is none.
+
+    At least 0, at most 366 days.
+    """
+    if isinstance(value, str) and (written := DURATION.fullmatch(value.strip())):
+        value = float(written[1]) * UNITS[written[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    fits = math.isfinite(value) and 0 <= value <= LONGEST
+    return float(value) if fits else None
+
+
+def _is_pause(value: object) -> bool:
+    return seconds(value) is not None
+
+
+def _is_limit(value: object) -> bool:
+    return (seconds(value) or 0) > 0
+
+
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([smhd])")
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST = 366 * 86400.0
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=+-]{0,62}")
+CONCURRENCY = ("allow", "queue", "skip", "replace")
+RERUN = ("original", "current")
+DURATIONS = ("retry_pause", "timeout", "grace", "no_progress_timeout")
+
+Rule = tuple[Callable[[object], bool], str]
+
+KEYS: dict[str, Rule] = {
     "name": (_is_text, "a string"),
+    "description": (_is_text, "a string"),
+    "command": (_is_command, "a list of strings: a program and its arguments"),
     "schedule": (_is_texts, "a string or a list of strings"),
     "tz": (_is_text, "a string such as 'Europe/Brussels'"),
     "daemon": (lambda value: isinstance(value, bool), "true or false"),
     "replicas": (_is_count, "a whole number from 1 to 1000"),
-    "description": (_is_text, "a string"),
     "max_attempts": (_is_count, "a whole number from 1 to 1000"),
+    "retry_pause": (_is_pause, "a duration such as 30 (seconds), '90s', '5m' or '2h'"),
+    "timeout": (_is_limit, "a duration such as 30 (seconds), '90s', '5m' or '2h', above 0"),
+    "grace": (_is_pause, "a duration such as 30 (seconds), '90s' or '5m'"),
+    "no_progress_timeout": (_is_limit, "a duration such as '90s', '5m' or '2h', above 0"),
+    "priority": (lambda value: _is_whole(value, -100, 100), "a whole number from -100 to 100"),
+    "labels": (_is_labels, "a list of words such as 'gpu'"),
+    "concurrency": (lambda value: value in CONCURRENCY, f"one of {', '.join(CONCURRENCY)}"),
+    "rerun": (lambda value: value in RERUN, "original or current"),
     "variables": (_is_variables, "a table of strings"),
+    "needs": (_is_names, "a list of names of variables"),
+    "secrets": (_is_names, "a list of names of secrets"),
+    "reads": (_is_topics, "a list of names of topics"),
+    "writes": (_is_topics, "a list of names of topics"),
+}
+# Of [tool.kirby.jobs.NAME] in a pyproject.toml, which names the job itself.
+JOB_KEYS: dict[str, Rule] = {
+    **{key: rule for key, rule in KEYS.items() if key != "name"},
+    "entry": (_is_text, "a string such as 'package.module:function'"),
 }
 
 
-def _kirby(block: _Block, table: Mapping[str, Any]) -> dict[str, Any]:
+def kirby_table(toml: Toml, table: Mapping[str, Any], beside: Iterable[str] = ()) -> dict[str, Any]:
+    """The checked [tool.kirby] of a TOML document, without the keys `beside`; raises Invalid."""
     tool = table.get("tool", {})
     kirby = tool.get("kirby", {}) if isinstance(tool, dict) else None
     if not isinstance(kirby, dict):
-        block.refuse("[tool.kirby] must be a table", "tool")
-    for key, value in kirby.items():
-        if key not in KEYS:
-            block.refuse(_unknown(key, "[tool.kirby] ", KEYS), key)
-        fits, wanted = KEYS[key]
+        toml.refuse("[tool.kirby] must be a table", "tool")
+    return check_settings(toml, kirby, "[tool.kirby]", KEYS, beside)
+
+
+def check_settings(
+    toml: Toml,
+    settings: Mapping[str, Any],
+    where: str,
+    rules: Mapping[str, Rule],
+    beside: Iterable[str] = (),
+) -> dict[str, Any]:
+    """These settings of a job, if they are right by `rules`; raises Invalid with their line."""
+    kept = {key: value for key, value in settings.items() if key not in beside}
+    for key, value in kept.items():
+        if key not in rules:
+            toml.refuse(_unknown(key, f"{where} ", [*rules, *beside]), key)
+        fits, wanted = rules[key]
         if not fits(value):
-            block.refuse(f"[tool.kirby] {key} must be {wanted}", key)
-    for variable in kirby.get("variables", {}):
+            toml.refuse(f"{where} {key} must be {wanted}", key)
+    for variable in kept.get("variables", {}):
         if not VARIABLE.fullmatch(variable):
-            block.refuse(f"variable {variable!r} must be letters, digits and _", variable)
-    if kirby.get("daemon") and "schedule" in kirby:
-        block.refuse("a job is a daemon or has a schedule, not both", "schedule")
-    return kirby
+            toml.refuse(f"variable {variable!r} must be letters, digits and _", variable)
+    if kept.get("daemon") and "schedule" in kept:
+        toml.refuse("a job is a daemon or has a schedule, not both", "schedule")
+    return kept
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked settings in one form: durations as seconds, schedule as a list. JSON can hold it."""
+    made = dict(settings)
+    for key in DURATIONS:
+        if key in made:
+            made[key] = seconds(made[key])
+    if isinstance(made.get("schedule"), str):
+        made["schedule"] = [made["schedule"]]
+    return made
 
 
 NAME_RULE = "lower-case letters, digits, '_', '.' and '-', at most 63, a letter or digit first"
@@ -252,7 +389,7 @@ def job_name(name: str) -> str:
     return name
 
 
-def _name(block: _Block, kirby: Mapping[str, Any], stem: str) -> str:
+def _name(block: Toml, kirby: Mapping[str, Any], stem: str) -> str:
     name: str = kirby.get("name", stem)
     if not NAME.fullmatch(name):
         hint = "" if "name" in kirby else "; set name in [tool.kirby]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from kirby.core.errors import Invalid
 
 # What Kirby hands to the scripts it starts, and what tests and the launcher read: not settings of
 # a server, but a server may be started by a script or a test, so they are no mistake either.
-NOT_OURS = ("KIRBY_TOKEN", "KIRBY_RUN", "KIRBY_JOB", "KIRBY_PG_BINDIR")
+NOT_OURS = (
+    *("KIRBY_TOKEN", "KIRBY_RUN", "KIRBY_JOB", "KIRBY_SUPERVISOR", "KIRBY_VALUES_FD"),
+    "KIRBY_PG_BINDIR",
+)
 NOT_OURS_PREFIX = "KIRBY_TEST_"
 
 NAMES = (
@@ -20,14 +24,19 @@ NAMES = (
     "KIRBY_PORT",
     "KIRBY_ENVIRONMENT",
     "KIRBY_SLOTS",
+    "KIRBY_LABELS",
     "KIRBY_INDEX_URL",
     "KIRBY_DATA",
     "KIRBY_WORKER_DSN",
     "KIRBY_SECURE_COOKIES",
+    "KIRBY_MAX_UPLOAD",
 )
 
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
+LABEL = re.compile(r"[a-z0-9][a-z0-9._:-]{0,62}")
+SIZE = re.compile(r"([0-9]{1,15}) ?(KB|MB|GB|)")
+SIZES = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,8 @@ class Settings:
     environment: str = "dev"
     #: How many runs a supervisor has under way at once.
     slots: int = 20
+    #: What is special about a supervisor's host: it takes runs that ask for none but these.
+    labels: tuple[str, ...] = ()
     #: The package index that requirements are resolved from; None: uv's own default.
     index_url: str | None = None
     #: The folder that Kirby keeps its files in: database, virtualenvs, sockets.
@@ -52,6 +63,8 @@ class Settings:
     worker_dsn: str | None = None
     #: Whether cookies are sent over https only: for a server behind TLS.
     secure_cookies: bool = False
+    #: The largest file, in bytes, that the package index and the pages take.
+    max_upload: int = 2**30
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -67,10 +80,12 @@ class Settings:
             port=_number(given, "KIRBY_PORT", defaults.port, 0, 65535),
             environment=given.get("KIRBY_ENVIRONMENT", defaults.environment),
             slots=_number(given, "KIRBY_SLOTS", defaults.slots, 1, 10_000),
+            labels=labels_of(given.get("KIRBY_LABELS", "")),
             index_url=given.get("KIRBY_INDEX_URL"),
             data=Path(given.get("KIRBY_DATA", defaults.data)).expanduser(),
             worker_dsn=given.get("KIRBY_WORKER_DSN"),
             secure_cookies=_switch(given, "KIRBY_SECURE_COOKIES", defaults.secure_cookies),
+            max_upload=_size(given, "KIRBY_MAX_UPLOAD", defaults.max_upload),
         )
 
 
@@ -116,6 +131,22 @@ def _number(given: Mapping[str, str], name: str, default: int, low: int, high: i
     if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
         raise Invalid(f"{name} must be a whole number from {low} to {high}, not {text!r}")
     return int(text)
+
+
+def _size(given: Mapping[str, str], name: str, default: int) -> int:
+    found = SIZE.fullmatch(given.get(name, f"{default}").strip().upper())
+    if not found or int(found[1]) == 0:
+        raise Invalid(f"{name} must be a size like 500MB or 2GB, not {given[name]!r}")
+    return int(found[1]) * SIZES[found[2]]
+
+
+def labels_of(text: str) -> tuple[str, ...]:
+    """The labels of a list like ``gpu,eu``, sorted. Raises Invalid."""
+    found = {each.strip() for each in text.split(",")} - {""}
+    for each in found:
+        if not LABEL.fullmatch(each):
+            raise Invalid(f"{each!r} is not a label: small letters, digits, . _ - : and at most 63")
+    return tuple(sorted(found))
 
 
 def _switch(given: Mapping[str, str], name: str, default: bool) -> bool:

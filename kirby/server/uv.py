@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kirby.core.errors import Invalid, KirbyError
 
-# What a build backend run by uv must not see (secrets), or what would point uv at another Python.
-HIDDEN = re.compile(r"KIRBY_|PG[A-Z]|PYTHON|VIRTUAL_ENV$|CONDA_|UV_SYSTEM_PYTHON$|UV_PUBLISH_")
+# All that uv, and a build backend that it runs, see of this server's environment. A list of what
+# is known to be harmless: a server's secrets may have any name.
+HARMLESS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TEMP|TMP|NETRC|XDG_\w+"
+    r"|(?i:\w+_proxy)|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_\w+"
+    r"|UV_(?!PUBLISH_|SYSTEM_PYTHON$|INDEX_STRATEGY$)\w+"
+    r"|CC|CXX|CPP|LD|AR|FC|\w*FLAGS|CPATH|C_INCLUDE_PATH|LIBRARY_PATH|LD_LIBRARY_PATH"
+    r"|PKG_CONFIG_PATH|CMAKE_\w+|(?:CARGO|RUSTUP|JAVA|CUDA)_HOME|SOURCE_DATE_EPOCH"
+    r"|SETUPTOOLS_SCM_PRETEND_VERSION\w*"
+)
+INDEXES = ("UV_INDEX", "UV_EXTRA_INDEX_URL")
+DEFAULT_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL")
+EPOCH = "315532800"  # 1980: as early as a zip file can say; the same source, the same wheel
+WRONG = "the dependencies cannot be installed"
 UNREACHABLE = re.compile(
     r"error sending request|dns error|tcp connect|Connection (?:refused|reset)|HTTP status"
     r"|network was disabled|network connectivity|timed out|error decoding response body",
@@ -41,50 +55,112 @@ def binary() -> str:
 
 
 def run(
-    *arguments: str, cwd: Path, cache: Path | None, index_url: str | None, seconds: float
+    *arguments: str,
+    cwd: Path,
+    seconds: float,
+    cache: Path | None = None,
+    index_url: str | None = None,
+    hosted_url: str | None = None,
+    what: str = WRONG,
 ) -> str:
     """Run uv in folder `cwd` and return its output.
 
-    `cache` is uv's cache folder unless UV_CACHE_DIR is set. Raises Invalid when uv says that the
-    requirements are wrong, KirbyError when the index, the disk or uv itself fails, or when it
-    takes longer than `seconds` (everything that it started is killed then).
+    `cache` is uv's cache folder unless UV_CACHE_DIR is set. A name that the index at `hosted_url`
+    knows is asked for nowhere else. Raises Invalid, beginning with `what`, when uv says that the
+    requirements are wrong; KirbyError when the index, the disk or uv itself fails, or when it takes
+    longer than `seconds` (everything that it started is killed then).
     """
-    child = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-        [binary(), "--quiet", "--color", "never", *arguments],
-        cwd=cwd,
-        env=environment(os.environ, cache=cache, index_url=index_url),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    with child, _killed_at_exit(child):
-        try:
-            output, errors = child.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise KirbyError(f"uv {' '.join(arguments[:2])} took over {seconds:.0f} s") from None
+    with tempfile.TemporaryDirectory(prefix="kirby-uv-") as private:
+        variables = environment(os.environ, cache=cache, index_url=index_url, hosted_url=hosted_url)
+        config = _hide_passwords(variables, Path(private))
+        child = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            [binary(), "--quiet", "--color", "never", *config, *arguments],
+            cwd=cwd,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        with child, _killed_at_exit(child):
+            try:
+                output, errors = child.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                did = " ".join(arguments[:2])
+                raise KirbyError(f"uv {did} took over {seconds:.0f} s") from None
     if child.returncode < 0:
         raise KirbyError(f"uv was ended by signal {-child.returncode}")
     if child.returncode > 0:
-        raise _failure(errors)
+        raise _failure(errors.replace(f"{cwd}/", ""), what)
     return output
 
 
+def harmless(given: Mapping[str, str]) -> dict[str, str]:
+    """Those of the server's variables that a program which is not ours may see: no secrets."""
+    return {name: value for name, value in given.items() if HARMLESS.fullmatch(name)}
+
+
 def environment(
-    given: Mapping[str, str], *, cache: Path | None, index_url: str | None
+    given: Mapping[str, str],
+    *,
+    cache: Path | None,
+    index_url: str | None,
+    hosted_url: str | None = None,
 ) -> dict[str, str]:
-    """The caller's variables (proxies, certificates, UV_*) without secrets, plus ours."""
-    kept = {name: value for name, value in given.items() if not HIDDEN.match(name)}
+    """What uv is to see of these variables, and ours."""
+    kept = harmless(given)
     kept["UV_PYTHON_DOWNLOADS"] = "never"
+    kept.setdefault("SOURCE_DATE_EPOCH", EPOCH)
     if "UV_CONFIG_FILE" not in kept:
         kept.setdefault("UV_NO_CONFIG", "1")
     if cache:
         kept.setdefault("UV_CACHE_DIR", str(cache))
     if index_url:
         kept["UV_DEFAULT_INDEX"] = index_url  # not an argument: it may hold a password
+        kept.pop("UV_INDEX_URL", None)
+    if hosted_url:
+        # Ours first: with this strategy a name that an index knows is looked up in no later one.
+        indexes = [hosted_url, *(kept.pop(name) for name in INDEXES if name in kept)]
+        kept["UV_INDEX"] = " ".join(indexes)
+        kept["UV_INDEX_STRATEGY"] = "first-index"
+        for name in ("NO_PROXY", "no_proxy"):
+            kept[name] = ",".join(filter(None, [kept.get(name), "127.0.0.1"]))
     return kept
+
+
+def index_urls(given: Mapping[str, str], index_url: str | None) -> list[str]:
+    """Every index that uv is told of by these variables and by us; they may hold passwords."""
+    urls = [index_url] if index_url else []
+    for name in (*DEFAULT_INDEX, *INDEXES):
+        urls += [each.partition("=")[2] if _is_named(each) else each
+                 for each in given.get(name, "").split()]  # fmt: skip
+    return urls
+
+
+def _is_named(index: str) -> bool:
+    """Whether it is NAME=URL."""
+    return re.match(r"[\w.-]+=", index) is not None
+
+
+def _hide_passwords(variables: dict[str, str], private: Path) -> list[str]:
+    """Move indexes with a password from the environment, which build backends get, into a file."""
+    indexes = " ".join(variables.get(name, "") for name in (*DEFAULT_INDEX, *INDEXES))
+    if "@" not in indexes or "UV_CONFIG_FILE" in variables:
+        return []
+    lines = []
+    for name in (*INDEXES, *DEFAULT_INDEX):
+        for index in variables.pop(name, "").split():
+            label, _, url = index.partition("=") if _is_named(index) else ("", "", index)
+            lines += ["[[index]]", f"url = {json.dumps(url)}"]
+            lines += [f"name = {json.dumps(label)}"] if label else []
+            lines += ["default = true"] if name in DEFAULT_INDEX else []
+    config = private / "uv.toml"
+    config.touch(mode=0o600)
+    config.write_text("\n".join([*lines, ""]), "utf-8")
+    variables.pop("UV_NO_CONFIG", None)
+    return ["--config-file", str(config)]
 
 
 def complaint(errors: str) -> str:
@@ -115,7 +191,7 @@ def _reasons(explanation: str) -> str:
     return f"{first}; {last}" if last and last != first else first
 
 
-def _failure(errors: str) -> KirbyError:
+def _failure(errors: str, what: str) -> KirbyError:
     line = complaint(errors)
     if DISK.search(errors):
         steps = line.split(": ")  # from what it did, over many long paths, to why it failed
@@ -123,7 +199,7 @@ def _failure(errors: str) -> KirbyError:
         return KirbyError(_short(f"uv cannot write to this disk: {line}"))
     if UNREACHABLE.search(errors):
         return KirbyError(_short(f"the package index cannot be reached: {line}"))
-    return Invalid(_short(f"the dependencies cannot be installed: {line}"))
+    return Invalid(_short(f"{what}: {line}"))
 
 
 def _short(text: str) -> str:

@@ -13,52 +13,55 @@ create or replace function kirby.append_special(
 as $$
 declare
   v_positions bigint[];
-  v_fresh     bigint[] := '{}';
-  v_result    bigint[];
+  v_ids       text[];
+  v_given     bigint;
+  v_fresh     bigint;
 begin
   if not p_topic.sifted and p_messages @? '$[*] ? (exists (@.d) || exists (@.x))' then
     update kirby.topic set sifted = true where id = p_topic.id and not sifted;
   end if;
 
-  select array_agg(p.position) into v_positions
-    from (select nextval('kirby.position') as position
-            from generate_series(1, jsonb_array_length(p_messages))) p;
-
-  -- Somebody who publishes the same id at this moment is waited for.
-  with fresh as (
+  -- One statement for all: the tables are looked up, and the document is read, once.
+  with item as materialized (
+    select o.*, kirby.lane_at(p_topic, o.position, o.k, o.b) as lane
+      from (select nextval('kirby.position') as position, r.*
+              from (select * from rows from (
+                      jsonb_to_recordset(p_messages) as (k text, v jsonb, h jsonb, p bigint[], d timestamptz,
+                                                         x timestamptz, i text, b smallint, r bigint)
+                    ) with ordinality as o (k, v, h, p, d, x, i, b, r, n) order by n) r) o
+  ), fresh as (
+    -- Somebody who publishes the same id at this moment is waited for.
     insert into kirby.produced (topic_id, id, lane, position)
-    select p_topic.id, m.item ->> 'i',
-           kirby.lane_at(p_topic, v_positions[m.n], m.item ->> 'k', (m.item ->> 'b')::smallint), v_positions[m.n]
-      from jsonb_array_elements(p_messages) with ordinality as m (item, n)
-     where m.item ? 'i'
-     order by m.item ->> 'i', m.n  -- all who publish the same ids take them in the same order
+    select p_topic.id, m.i, m.lane, m.position from item m where m.i is not null
+     order by m.i, m.n  -- all who publish the same ids take them in the same order
         on conflict do nothing
     returning position
-  )
-  select coalesce(array_agg(position), '{}') into v_fresh from fresh;
-
-  with item as (
-    select v_positions[r.n] as position, kirby.lane_at(p_topic, v_positions[r.n], r.k, r.b) as lane, r.*
-      from rows from (
-             jsonb_to_recordset(p_messages) as (k text, v jsonb, h jsonb, p bigint[], d timestamptz,
-                                                x timestamptz, i text, b smallint, r bigint)
-           ) with ordinality as r (k, v, h, p, d, x, i, b, r, n)
-     where r.i is null or v_positions[r.n] = any (v_fresh)
+  ), written as (
+    select m.* from item m where m.i is null
+     union all
+    select m.* from item m join fresh f on f.position = m.position
   ), answered as (
     insert into kirby.result (topic_id, task, lane, position)
-    select distinct on (i.r) p_topic.id, i.r, i.lane, i.position from item i where i.r is not null
-     order by i.r, i.position desc
+    select distinct on (w.r) p_topic.id, w.r, w.lane, w.position from written w where w.r is not null
+     order by w.r, w.position desc
         on conflict (topic_id, task) do update set lane = excluded.lane, position = excluded.position
+  ), appended as (
+    insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents,
+                               deliver_at, expires_at)
+    select w.position, p_topic.id, w.lane, w.k, coalesce(w.v, 'null'), w.h, p_run_id, w.p, w.d, w.x
+      from written w
   )
-  insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents,
-                             deliver_at, expires_at)
-  select i.position, p_topic.id, i.lane,
-         i.k, coalesce(i.v, 'null'), i.h, p_run_id, i.p, i.d, i.x
-    from item i;
+  select array_agg(m.position order by m.n), array_agg(m.i order by m.n), count(m.i), (select count(*) from fresh)
+    into v_positions, v_ids, v_given, v_fresh
+    from item m;
+  if v_fresh = v_given then
+    return v_positions;
+  end if;
 
-  select array_agg(coalesce(o.position, v_positions[m.n]) order by m.n) into v_result
-    from jsonb_array_elements(p_messages) with ordinality as m (item, n)
-    left join kirby.produced o on o.topic_id = p_topic.id and o.id = m.item ->> 'i';
-  return v_result;
+  -- Some were there already, or came before their own transaction: those have the position of the first.
+  select array_agg(coalesce(o.position, g.position) order by g.n) into v_positions
+    from unnest(v_positions, v_ids) with ordinality as g (position, id, n)
+    left join kirby.produced o on o.topic_id = p_topic.id and o.id = g.id;
+  return v_positions;
 end;
 $$;

@@ -1,6 +1,7 @@
 -- Queue the runs of the ticks that are due; returns how many. The tick and its run are one transaction.
 -- After an outage only the last due tick of a deployment is run, the ones before it are marked. A tick
--- that comes while the last run is still under way is skipped, and says so.
+-- that comes while the last run is still under way is skipped, and says so, unless the deployment says that
+-- runs are to wait for each other, go on beside each other, or replace each other (concurrency).
 create or replace function kirby.fire_ticks()
   returns integer
   language plpgsql
@@ -11,6 +12,7 @@ as $$
 declare
   v_tick   kirby.tick;
   v_reason text;
+  v_policy text;
   v_fired  integer := 0;
 begin
   for v_tick in
@@ -19,14 +21,17 @@ begin
      order by at, deployment_id
        for update skip locked
   loop
+    select v.concurrency into v_policy
+      from kirby.deployment d
+      join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
+     where d.id = v_tick.deployment_id
+       for no key update of d;
     v_reason := case
       when exists (select from kirby.tick l
                     where l.deployment_id = v_tick.deployment_id and l.at > v_tick.at
                       and l.at <= kirby.now() and l.status <> 'skipped')
         then 'a later tick was due already'
-      when exists (select from kirby.run r
-                    where r.deployment_id = v_tick.deployment_id
-                      and r.status in ('queued', 'starting', 'running'))
+      when v_policy in ('default', 'skip') and kirby.live_run(v_tick.deployment_id) is not null
         then 'the run before it had not ended'
     end;
     if v_reason is null then

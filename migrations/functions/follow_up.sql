@@ -1,5 +1,7 @@
 -- What the end of a run brings with it: its token is revoked, its claims are free at once, and the
 -- next run is queued if the deployment asks for one (a daemon's replica, another attempt, a lost run).
+-- A run that was lost with its host, or that ran out of memory, costs no attempt: it is run again three
+-- times at the most, if its deployment says so, since it may be the one that takes its hosts down.
 create or replace function kirby.follow_up(p_run kirby.run)
   returns void
   language plpgsql
@@ -26,16 +28,20 @@ begin
    where d.id = p_run.deployment_id;
 
   if v_kind = 'daemon' then
-    if p_run.replica < v_version.replicas then
-      perform kirby.restart_replica(p_run);
+    perform kirby.restart_replica(p_run);
+  elsif p_run.cancel_at is not null then
+    return;
+  elsif p_run.status = 'lost' or (p_run.status = 'failed' and p_run.out_of_memory) then
+    if v_version.rerun_lost and p_run.losses < 3 then
+      perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null,
+                              case p_run.status when 'lost' then interval '0'
+                                else kirby.run_pause(v_version.retry_pause, p_run.losses + 1) end,
+                              p_run.attempt, 0, p_run.id, p_run.version, (p_run.losses + 1)::smallint);
     end if;
-  elsif p_run.status = 'lost' and p_run.cancel_at is null and v_version.rerun_lost then
-    perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null, '0',
-                            p_run.attempt, 0, p_run.id, p_run.version);
-  elsif p_run.status in ('failed', 'timed_out') and p_run.cancel_at is null
-        and p_run.attempt < v_version.max_attempts then
+  elsif p_run.status in ('failed', 'timed_out') and p_run.attempt < v_version.max_attempts then
     perform kirby.queue_run(p_run.deployment_id, 'retry', 'kirby', p_run.tick_at, null,
-                            kirby.backoff(p_run.attempt), (p_run.attempt + 1)::smallint, 0, p_run.id, p_run.version);
+                            kirby.run_pause(v_version.retry_pause, p_run.attempt), (p_run.attempt + 1)::smallint, 0,
+                            p_run.id, p_run.version, p_run.losses);
   end if;
 end;
 $$;

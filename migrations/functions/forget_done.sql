@@ -2,9 +2,10 @@
 -- have been noted before the range shrank, so all that lies below counts. See kirby.close_due.
 create or replace function kirby.forget_done(p_claim kirby.claim)
   returns void
-  language sql
+  language plpgsql  -- not SQL: its plan is kept, and most settles call it
   volatile
 as $$
+begin
   delete from kirby.due d
    where d.subscription_id = p_claim.subscription_id and d.lane = p_claim.lane and d.reason = 'done'
      and d.position <= p_claim.last
@@ -12,4 +13,5 @@ as $$
                       where c.subscription_id = d.subscription_id and c.id >= kirby.first_claim(d.subscription_id)
                         and c.lane = d.lane
                         and c.kind = 'range' and d.position between c.first and c.last);
+end;
 $$;

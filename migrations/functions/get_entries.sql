@@ -17,7 +17,7 @@ declare
   v_who   record;
   v_state integer;
 begin
-  select * into v_who from kirby.principal();
+  select * into v_who from kirby.bearer();
   select s.id into v_state from kirby.state s
    where s.environment_id = v_who.environment_id and s.name = p_state;
   if p_keys is not null then

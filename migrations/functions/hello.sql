@@ -1,4 +1,4 @@
--- The first call of a worker: check its token and environment, and tell the protocol.
+-- The first call of a worker: check its token and environment, and tell the protocol. A viewer may read.
 create or replace function kirby.hello(
   out protocol integer,
   out environment text,
@@ -12,7 +12,7 @@ as $$
 declare
   v_who record;
 begin
-  select * into v_who from kirby.principal();
+  select * into v_who from kirby.bearer();
   protocol := kirby.protocol();
   run_id := v_who.run_id;
   select e.name into environment from kirby.environment e where e.id = v_who.environment_id;

@@ -17,7 +17,7 @@ begin
   if "when" is null then
     perform kirby.fail('KB001', 'the moment is NULL: say from when on');
   end if;
-  select * into v_who from kirby.principal();
+  select * into v_who from kirby.bearer();
   if topic is not null then
     select t.id into v_topic from kirby.topic t
      where t.environment_id = v_who.environment_id and t.name = position_at.topic;

@@ -1,6 +1,4 @@
--- Who is asking: the holder of the session setting kirby.token (a run or an application), or, without
--- one, a login that is a member of kirby_server (the server, an administrator in psql).
--- KB003: no valid token. KB002: no such environment.
+-- Who is asking, to change something: as kirby.bearer, but a viewer's token is refused as well (KB003).
 create or replace function kirby.principal(
   out environment_id smallint,
   out run_id bigint,
@@ -10,31 +8,14 @@ create or replace function kirby.principal(
   stable
 as $$
 declare
-  v_token       text := nullif(current_setting('kirby.token', true), '');
-  v_environment text := nullif(current_setting('kirby.environment', true), '');
-  v_name        text;
+  v_who record;
 begin
-  if v_token is not null then
-    select t.environment_id, t.run_id, coalesce('run ' || t.run_id, t.name), e.name
-      into environment_id, run_id, actor, v_name
-      from kirby.token t
-      join kirby.environment e on e.id = t.environment_id
-     where t.hash = sha256(convert_to(v_token, 'UTF8'))
-       and t.revoked_at is null;
-    if not found then
-      perform kirby.fail('KB003', 'the token in kirby.token is not valid: it was revoked, its run has ended, or it was never given');
-    elsif v_environment <> v_name then
-      perform kirby.fail('KB003', format('this token belongs to environment %s, not to %s', v_name, v_environment));
-    end if;
-  elsif pg_has_role(session_user, 'kirby_server', 'member') then
-    v_environment := coalesce(v_environment, 'dev');
-    select e.id into environment_id from kirby.environment e where e.name = v_environment;
-    if not found then
-      perform kirby.fail('KB002', format('there is no environment %s', v_environment));
-    end if;
-    actor := session_user;
-  else
-    perform kirby.fail('KB003', format('%s needs a token: set kirby.token, or KIRBY_TOKEN for a script', session_user));
+  v_who := kirby.bearer();
+  if v_who.role = 'viewer' then
+    perform kirby.fail('KB003', format('%s is a viewer: it may only read', v_who.actor));
   end if;
+  environment_id := v_who.environment_id;
+  run_id := v_who.run_id;
+  actor := v_who.actor;
 end;
 $$;

@@ -26,7 +26,7 @@ declare
   v_last    bigint;  -- nothing that is counted and lies beyond it was recorded before until
   v_counted bigint := 9223372036854775807;
 begin
-  select * into v_who from kirby.principal();
+  select * into v_who from kirby.bearer();
   select * into v_topic from kirby.topic t
    where t.environment_id = v_who.environment_id and t.name = read.topic;
   if not found then

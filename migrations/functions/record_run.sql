@@ -1,7 +1,8 @@
 -- Take a run one step further: an event, the projection, and what follows from an end, in one
 -- transaction. Steps: run_claimed {supervisor_id}, run_started {pid}, run_cancel_requested {reason},
 -- run_succeeded, run_failed {exit_code | signal, reason}, run_cancelled, run_timed_out, run_lost
--- {reason}. KB002: no such run. KB008: not possible from where the run is.
+-- {reason}; an end may carry {peak_memory (bytes), cpu_seconds, out_of_memory}. KB002: no such run.
+-- KB008: not possible from where the run is.
 -- p_supervisor_id: only if the run is this supervisor's (a fenced one that comes back writes nothing).
 create or replace function kirby.record_run(
   p_run_id bigint,
@@ -49,6 +50,9 @@ begin
          exit_code = (p_data ->> 'exit_code')::integer,
          signal = (p_data ->> 'signal')::integer,
          reason = coalesce(p_data ->> 'reason', r.reason),
+         peak_memory = (p_data ->> 'peak_memory')::bigint,
+         cpu_seconds = (p_data ->> 'cpu_seconds')::double precision,
+         out_of_memory = coalesce((p_data ->> 'out_of_memory')::boolean, false),
          started_at = case p_type when 'run_started' then kirby.now() else r.started_at end,
          cancel_at = case p_type when 'run_cancel_requested' then kirby.now() else r.cancel_at end,
          ended_at = case when v_status in ('queued', 'starting', 'running') then null else kirby.now() end

@@ -1,5 +1,6 @@
--- Queue the next run of a daemon's replica. At once when the end was asked for or was not its fault;
--- otherwise after a back-off that grows while the replica keeps ending within half a minute.
+-- Queue the next run of a daemon's replica, if the deployment still has that replica. At once when the end was
+-- asked for or was not its fault; otherwise after a back-off that grows while it keeps ending within half a minute.
+-- A replica of a canary comes back as one while its version is the canary.
 create or replace function kirby.restart_replica(p_run kirby.run)
   returns void
   language plpgsql
@@ -9,13 +10,22 @@ declare
   v_restarts integer := 0;
   v_delay    interval := '0';
 begin
+  if not exists (
+    select from kirby.deployment d
+      join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
+     where d.id = p_run.deployment_id
+       and case when p_run.canary then d.canary_version = p_run.version and p_run.replica < d.canary_replicas
+             else p_run.replica < v.replicas end
+  ) then
+    return;
+  end if;
   if p_run.status not in ('lost', 'cancelled') and p_run.cancel_at is null then
     if p_run.started_at is null or p_run.ended_at - p_run.started_at < interval '30 seconds' then
       v_restarts := p_run.restarts + 1;
     end if;
     v_delay := kirby.backoff(v_restarts);
   end if;
-  perform kirby.queue_run(p_run.deployment_id, 'daemon', 'kirby', null, p_run.replica, v_delay,
-                          1::smallint, v_restarts);
+  perform kirby.queue_run(p_run.deployment_id, 'daemon', 'kirby', null, p_run.replica, v_delay, 1::smallint, v_restarts,
+                          p_version => case when p_run.canary then p_run.version end, p_canary => p_run.canary);
 end;
 $$;

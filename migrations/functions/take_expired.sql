@@ -10,9 +10,16 @@ create or replace function kirby.take_expired(
   volatile
 as $$
 declare
+  v_id    bigint;
   v_claim kirby.claim;
 begin
   loop
+    select e.id into v_id from kirby.claim e
+     where e.subscription_id = p_subscription.id
+       and e.id >= kirby.first_claim(p_subscription.id) and e.lease_until <= kirby.now()
+     order by e.lease_until limit 1
+       for update skip locked;
+    exit when not found;
     update kirby.claim c
        set fence = default,
            suspect = c.suspect or (c.lease_until > '-infinity' and not kirby.host_is_lost(c.run_id)),
@@ -21,13 +28,8 @@ begin
            run_id = p_run_id,
            holder = current_setting('kirby.holder', true),
            lease_until = kirby.now() + p_lease
-     where c.id = (select e.id from kirby.claim e
-                    where e.subscription_id = p_subscription.id
-                      and e.id >= kirby.first_claim(p_subscription.id) and e.lease_until <= kirby.now()
-                    order by e.lease_until limit 1
-                      for update skip locked)
+     where c.id = v_id
     returning c.* into v_claim;
-    exit when not found;
     v_claim := kirby.open_claim(p_subscription, v_claim);
     exit when v_claim.id is not null;
   end loop;

@@ -50,10 +50,12 @@ begin
            select * from kirby.cursor n
             where n.subscription_id = p_subscription.id and n.lane = l.lane
             order by n.position desc limit 1) c
+     cross join lateral (  -- not EXISTS: that may be planned as a join with all messages of the topic
+           select from kirby.message m
+            where m.topic_id = p_subscription.topic_id and m.lane = c.lane
+              and m.position > c.position and m.position <= v_horizon
+            order by m.position limit 1) m
      where not (v_ordered and exists (select from kirby.claim o where o.id = c.claim_id))
-       and exists (select from kirby.message m
-                    where m.topic_id = p_subscription.topic_id and m.lane = c.lane
-                      and m.position > c.position and m.position <= v_horizon)
      order by c.lane / v_width, random()
   loop
     v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);

@@ -22,7 +22,7 @@ declare
   v_message kirby.message;
   v_now     record;
 begin
-  select * into v_who from kirby.principal();
+  select * into v_who from kirby.bearer();
   select m.* into v_message
     from kirby.topic t
     join kirby.produced o on o.topic_id = t.id and o.id = p_id

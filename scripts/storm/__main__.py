@@ -43,7 +43,7 @@ def run(seconds, seed, *, wrong=None, pools=2, plain=1, say=say):
             raise
         found = faults(house, producer.published)
         if not wrong:
-            found += _left(house) + ([f"{bad} workers did not end well"] if bad else [])
+            found += _left(house) + bad
         say(f"{producer.published} inputs, {sum(map(len, storm.taken.values()))} blows")
         return found, storm.taken
 

@@ -23,6 +23,7 @@ from kirby.server.schema import migrate
 
 PIPELINE = Path(__file__).parent / "pipeline.py"
 KEYS = 20
+GROWN = 5.0  # seconds until a process has certainly come to serve
 PATIENCE = 40  # seconds for something to happen that should take a few
 RETRY_SOON = """
     create or replace function kirby.retry_pause(p_attempt integer) returns interval
@@ -131,15 +132,19 @@ class Workers:
         worker = [sys.executable, "-m", "kirby", "worker", str(PIPELINE)]
         pool = [*worker, "--processes", "2", "--threads", "2"]
         self.commands = [pool] * pools + [[sys.executable, str(PIPELINE)]] * plain
-        self.processes = [self._start(command) for command in self.commands]
+        self.born = [0.0] * len(self.commands)
+        self.processes = [self._start(index) for index in range(len(self.commands))]
 
-    def _start(self, command):
-        return subprocess.Popen(command, env=self.environ, stdout=self.log, stderr=self.log)
+    def _start(self, index):
+        self.born[index] = time.monotonic()
+        return subprocess.Popen(
+            self.commands[index], env=self.environ, stdout=self.log, stderr=self.log
+        )
 
     def revive(self):
         for index, process in enumerate(self.processes):
             if process.poll() is not None:
-                self.processes[index] = self._start(self.commands[index])
+                self.processes[index] = self._start(index)
 
     @property
     def parents(self):
@@ -155,16 +160,20 @@ class Workers:
         return found
 
     def stop(self):
-        """Let all finish what is at hand; how many did not end well."""
+        """Let all finish what is at hand; who did not end well, and how."""
+        grown = [born < time.monotonic() - GROWN for born in self.born]
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
-        bad = 0
-        for process in self.processes:
+        bad = []
+        for process, command, old in zip(self.processes, self.commands, grown, strict=True):
             try:
-                bad += process.wait(PATIENCE) != 0
+                code = process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
-                bad += 1
+                code = "no end"
+            # One that was still being started has no handler for the signal yet.
+            if code not in ((0,) if old else (0, -signal.SIGTERM)):
+                bad.append(f"{' '.join(command[1:3])} ended with {code}")
         self.log.close()
         return bad
 

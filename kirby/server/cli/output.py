@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,23 +10,13 @@ from typing import Any
 import click
 from rich.cells import cell_len
 
-from kirby.server import spans
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: dataclasses as objects, times as ISO 8601, spans as 30d, else text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return spans.text(value)
-    return str(value)
+from kirby.server import documents, spans
+from kirby.server.documents import plain as plain
 
 
 def document(value: Any) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(value, default=plain, indent=2, ensure_ascii=False))
+    click.echo(documents.text(value, indent=2))
 
 
 def listing(rows: Sequence[Any], columns: Mapping[str, str], *, as_json: bool, empty: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import random
@@ -11,7 +12,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -27,8 +28,9 @@ from kirby.core.errors import (
     WrongSchema,
     WrongTransition,
 )
+from kirby.server import schema
 from kirby.server.settings import Settings
-from kirby.server.supervisor import run
+from kirby.server.supervisor import run, values
 from kirby.server.supervisor.backlog import Backlog
 from kirby.server.supervisor.folder import Folder
 from kirby.server.supervisor.leader import Leader
@@ -39,22 +41,28 @@ from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import End, Run
 from kirby.server.supervisor.shipper import Clock, Shipper
 from kirby.server.supervisor.starter import Ensure, Prepared, Starter
+from kirby.server.supervisor.strays import Strays
 from kirby.server.supervisor.wake import Wake
+from kirby.server.supervisor.watch import Watch
 from kirby.server.virtualenvs import Virtualenvs
 
 log = logging.getLogger("kirby.supervisor")
 
 POLL = 1.0  # seconds; a notification only makes it sooner
 LEASE = 15.0  # seconds after which a supervisor that did not renew is dead
-GRACE = 10.0  # seconds between asking a process to end and killing it
+GRACE = 10.0  # seconds that processes have to end when the supervisor stops
 SHIP = 5.0  # seconds that the last lines may take when the supervisor stops
 
-REGISTER = "select kirby.register_supervisor(%s, %s, %s, %s, %s, make_interval(secs => %s))"
+REGISTER = """
+select kirby.register_supervisor(%s, %s, %s, %s, %s, make_interval(secs => %s), %s, %s, %s)
+"""
 CLAIM = "select count(*) from kirby.claim_runs(%s, %s)"
 MINE = """
-select id, cancel_at is not null from kirby.run
+select id, cancel_at is not null, progress_at from kirby.run
  where supervisor_id = %s and status in ('starting', 'running')
 """
+ORDERS = "select stopping from kirby.supervisor where id = %s"
+VERSION = importlib.metadata.version("kirby")
 GOODBYE = "select kirby.end_supervisor(%s, 'the supervisor was stopped')"
 NOTIFY = "select pg_notify('kirby_job', id::text) from unnest(%s::bigint[]) as id"
 
@@ -72,6 +80,7 @@ def supervise(settings: Settings, ready: Callable[[], object] | None = None) -> 
         worker_dsn=settings.worker_dsn,
         data=settings.data,
         slots=settings.slots,
+        labels=settings.labels,
         ensure=virtualenvs.ensure,
     )
     supervisor.run_forever(ready)
@@ -81,8 +90,9 @@ class Supervisor:
     """One per data folder: ``run_forever``, or ``start``, then ``tick`` and ``wait``, ``stop``.
 
     `dsn` is the server's, `worker_dsn` what runs get as KIRBY_DSN. `slots`: how many runs at
-    once. `ensure` makes the virtualenv of a lock. Processes are started by the thread that calls
-    ``tick``, and die with it.
+    once; it takes those whose `labels` are among its own. `ensure` makes the virtualenv of a
+    lock. `grace` (seconds) replaces that of each run. Processes are started by the thread that
+    calls ``tick``, and die with it.
     """
 
     def __init__(
@@ -92,13 +102,15 @@ class Supervisor:
         worker_dsn: str,
         data: Path,
         slots: int = 20,
+        labels: Sequence[str] = (),
         host: str = "",
         ensure: Ensure,
         lease: float = LEASE,
-        grace: float = GRACE,
+        grace: float | None = None,
     ) -> None:
         self.id = uuid.uuid4()
-        self._slots, self._lease, self._grace = slots, lease, grace
+        self._slots, self._labels, self._lease = slots, sorted(set(labels)), lease
+        self._grace = GRACE if grace is None else grace
         self._host = host or socket.gethostname()
         self._folder = Folder(data)
         self._wake = Wake()
@@ -108,10 +120,15 @@ class Supervisor:
         self._shipper = Shipper(dsn, self._backlog, self._clock, self._on_end, self._on_fenced)
         self._leader = Leader(dsn, lambda: self.id if self._registered else None, lease)
         self._link = Link(dsn, "kirby supervisor", self._prepare_connection)
-        self._starter = Starter(self._folder, ensure, worker_dsn, self._pump, self._wake)
+        self._strays = Strays(self._folder.runs, patience=2 * lease)
+        self._starter = Starter(
+            self._folder, ensure, worker_dsn, self._pump, self._wake, self._strays.mark
+        )
+        self._watch = Watch(
+            self._pump, self._strays, say=self._say, clear=self._starter.clear, grace=grace
+        )
         self._runs: dict[int, Run] = {}
         self._ready: dict[int, Prepared] = {}
-        self._dying: list[Run] = []  # not ours any more, and killed
         self._shipped: deque[int] = deque()
         self._fenced: uuid.UUID | None = None
         self._changed: list[int] = []
@@ -141,6 +158,7 @@ class Supervisor:
         """Take the folder and start the threads. Raises Busy if another supervisor has it."""
         self._folder.lock()
         self._folder.sweep()
+        self._strays.start()
         self._pump.start()
         self._shipper.start()
         self._leader.start()
@@ -148,7 +166,7 @@ class Supervisor:
 
     def tick(self) -> None:
         """One pass over everything that is due; it waits for nothing but the database."""
-        self._watch()
+        self._watch.look(self._runs.values())
         try:
             if self._fenced == self.id:
                 raise Fenced("this supervisor lost its lease")
@@ -187,6 +205,7 @@ class Supervisor:
         finally:
             for child in self._processes():
                 child.signal(signal.SIGKILL)
+            self._strays.stop()
             self._pump.stop()
             self._shipper.stop(SHIP)
             self._link.drop()
@@ -221,16 +240,13 @@ class Supervisor:
         self._wake.set()
 
     def _processes(self) -> list[Process]:
-        found = [each for each in self._runs.values() if not each.end]
-        return [each.process for each in [*found, *self._dying] if each.process]
+        return self._watch.processes(self._runs.values())
 
     def _next_due(self) -> float:
         dues = [self._renew_at, self._poll_at]
         if self._link.connection is None:
             dues = [self._link.retry_at]
-        dues += [each.kill_at for each in self._runs.values() if each.kill_at]
-        if any(child.fileno() < 0 for child in self._processes()):
-            dues.append(time.monotonic() + 0.05)
+        dues.append(self._watch.due_at(self._runs.values()))
         return max(0.0, min(dues) - time.monotonic())
 
     def _hear(self) -> None:
@@ -258,7 +274,8 @@ class Supervisor:
         if now >= self._renew_at:
             folder = str(self._folder.root)
             me = [self.id, self._host, folder, os.getpid(), self._slots, self._lease]
-            conn.execute(REGISTER, me)
+            with db.kirby_errors():
+                conn.execute(REGISTER, [*me, self._labels, VERSION, schema.PROTOCOL])
             self._registered = True
             self._renew_at = now + self._lease / 3
 
@@ -270,14 +287,24 @@ class Supervisor:
         free = self._slots - len(self._runs)
         if free > 0 and not self._asked_to_stop:
             conn.execute(CLAIM, [self.id, free])
-        mine = dict(conn.execute(MINE, [self.id]).fetchall())
+        mine = {run_id: rest for run_id, *rest in conn.execute(MINE, [self.id])}
         for run_id in self._runs.keys() - mine.keys():
             self._forget(self._runs[run_id])
-        for run_id, is_cancelled in mine.items():
-            if is_cancelled and run_id in self._runs:
-                self._cancel(self._runs[run_id])
+        for run_id, (is_cancelled, progress_at) in mine.items():
+            if each := self._runs.get(run_id):
+                if is_cancelled:
+                    self._cancel(each)
+                if each.tell(progress_at):
+                    self._changed.append(run_id)
         for each in run.load(conn, sorted(mine.keys() - self._runs.keys())):
             self._adopt(conn, each)
+        self._obey(conn)
+
+    def _obey(self, conn: db.Connection) -> None:
+        """Stop, if that was asked for and nothing is left to do here."""
+        if not self._runs and db.scalar(conn, ORDERS, [self.id]):
+            log.info("supervisor %s: drained", self.id)
+            self._asked_to_stop = True
 
     def _adopt(self, conn: db.Connection, claimed: Run) -> None:
         self._runs[claimed.id] = claimed
@@ -290,9 +317,8 @@ class Supervisor:
         each.cancelled = True
         if each.process is None:
             self._end_unstarted(each, End("run_cancelled"))
-        else:
-            each.process.signal(signal.SIGTERM)
-            each.kill_at = time.monotonic() + self._grace
+        elif not each.timed_out:
+            self._watch.end(each)
 
     def _on_fenced(self, owner: uuid.UUID) -> None:
         """The shipper was told; the loop hears of it."""
@@ -331,29 +357,15 @@ class Supervisor:
     def _launch(self, conn: db.Connection, each: Run, ready: Prepared) -> None:
         try:
             self._starter.launch(conn, each, ready, self.id)
+            each.began_at = time.monotonic()
+            for name, value in each.large.items():
+                self._say(each, values.notice(name, value))
         except WrongTransition:
             self._poll_soon()  # it was taken away meanwhile
         except (Fenced, Unavailable):
             raise
         except (KirbyError, psycopg.Error) as error:
             self._fail(each, error)
-
-    def _watch(self) -> None:
-        """See which processes ended, and kill those that did not when they were asked to."""
-        now = time.monotonic()
-        for each in self._runs.values():
-            if each.process is None or each.end:
-                continue
-            if exit := each.process.ended():
-                each.end, each.kill_at = each.end_of(exit), 0.0
-                self._pump.finish(each.id)
-            elif each.kill_at and each.kill_at <= now:
-                each.process.signal(signal.SIGKILL)
-                each.kill_at = 0.0
-        for each in [each for each in self._dying if each.process and each.process.ended()]:
-            self._dying.remove(each)
-            self._pump.finish(each.id)
-            self._starter.clear(each.id)
 
     def _fail(self, each: Run, error: Exception) -> None:
         text = str(error) or type(error).__name__
@@ -362,6 +374,9 @@ class Supervisor:
             [Line(each.id, "kirby", "error", line, now) for line in text.splitlines()]
         )
         self._end_unstarted(each, End("run_failed", {"reason": text.splitlines()[0]}))
+
+    def _say(self, each: Run, text: str) -> None:
+        self._backlog.put([Line(each.id, "kirby", "warning", text, self._clock())])
 
     def _end_unstarted(self, each: Run, end: End) -> None:
         each.end = end
@@ -405,8 +420,7 @@ class Supervisor:
         """It is over, or not ours any more: then its process is killed."""
         del self._runs[each.id]
         if each.process and not each.end:
-            each.process.signal(signal.SIGKILL)
-            self._dying.append(each)
+            self._watch.disown(each)
         elif each.process:
             self._starter.clear(each.id)
 
@@ -420,7 +434,7 @@ class Supervisor:
 
     def _end_processes(self) -> None:
         """Ask all to end; kill those that did not within the grace."""
-        self._watch()  # one that has ended already keeps its result
+        self._watch.look(self._runs.values())  # one that has ended already keeps its result
         for each in self._runs.values():
             if each.process and not each.end:
                 each.stopped = not each.cancelled

@@ -1,7 +1,8 @@
 """Becomes a run's process: it dies with its supervisor and leaves no core dump.
 
-The supervisor runs this file as a script: `child.py PARENT PROGRAM [ARGUMENT]...`. It is a program
-of its own, not a `preexec_fn`, because that is unsafe in a process with threads.
+The supervisor runs this file: `child.py PARENT PROGRAM [ARGUMENT]...`; a program without
+a slash is looked up in the run's own PATH. It is a program of its own, not a `preexec_fn`, because
+that is unsafe in a process with threads.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(parent: str, program: str, *arguments: str) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec keeps that
             signal.signal(number, signal.SIG_DFL)
-        os.execv(program, [program, *arguments])  # noqa: S606 - the point of this file
+        os.execvp(program, [program, *arguments])  # noqa: S606 - the point of this file
     except OSError as error:
         print(f"cannot start {program}: {error.strerror}", file=sys.stderr)
         sys.exit(CANNOT_START)

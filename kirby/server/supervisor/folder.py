@@ -22,6 +22,11 @@ class Folder:
         self.root = root.absolute()
         self._lock: IO[str] | None = None
 
+    @property
+    def runs(self) -> Path:
+        """Where the working folders of runs are."""
+        return self.root / "runs"
+
     def lock(self) -> None:
         """Be the one supervisor here until ``unlock``, or until the process ends, however.
 
@@ -50,11 +55,10 @@ class Folder:
 
     def sweep(self) -> None:
         """Remove what a supervisor that was killed left here, its runs' last processes first."""
-        runs = self.root / "runs"
-        for pid in _working_below(runs):
+        for pid in _working_below(self.runs):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(runs, ignore_errors=True)
+        shutil.rmtree(self.runs, ignore_errors=True)
 
     def script(self, sha256: str, filename: str, source: str) -> Path:
         """The path of that script; written at once or not at all, and again only if it differs."""
@@ -83,7 +87,7 @@ class Folder:
         shutil.rmtree(self._run(run_id), ignore_errors=True)
 
     def _run(self, run_id: int) -> Path:
-        return self.root / "runs" / str(run_id)
+        return self.runs / str(run_id)
 
     @contextlib.contextmanager
     def _said_clearly(self) -> Iterator[None]:

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kirby.core.errors import KirbyError
+from kirby.server.supervisor.meter import Meter
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -50,8 +51,17 @@ class Process:
     are the descriptors of its stdout and stderr, which the caller reads and closes.
     """
 
-    def __init__(self, arguments: list[str], variables: Mapping[str, str], folder: Path) -> None:
-        """Start it in `folder`, with exactly these variables. Raises KirbyError if it cannot."""
+    def __init__(
+        self,
+        arguments: list[str],
+        variables: Mapping[str, str],
+        folder: Path,
+        inherited: Sequence[int] = (),
+    ) -> None:
+        """Start it in `folder`, with exactly these variables, and these descriptors kept open.
+
+        Raises KirbyError if it cannot be started.
+        """
         launcher = [sys.executable, "-I", "-S", str(CHILD), str(os.getpid()), *arguments]
         (out, stdout), (err, stderr) = os.pipe(), os.pipe()
         self.output = (out, err)
@@ -63,6 +73,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                pass_fds=inherited,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -75,6 +86,7 @@ class Process:
         self.pid = self._popen.pid
         self._pidfd = _pidfd(self.pid)
         self._exit: Exit | None = None
+        self.meter = Meter(self.pid)
 
     def fileno(self) -> int:
         """A descriptor that can be read once the process has ended; -1 where there is no such."""
@@ -85,12 +97,21 @@ class Process:
         if self._exit is None and self._has_ended():
             # Before it is reaped: until then nobody else can have its number.
             self.signal(signal.SIGKILL)
-            code = self._popen.wait()
-            self._exit = Exit(code) if code >= 0 else Exit(None, -code)
+            self._exit = self._reap()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
             self._pidfd = -1
         return self._exit
+
+    def _reap(self) -> Exit:
+        """What the kernel says of it is more than Popen tells: what it used."""
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:  # somebody else has waited for it
+            return Exit(None, signal.SIGKILL)
+        code = self._popen.returncode = os.waitstatus_to_exitcode(status)
+        self.meter.add(usage)
+        return Exit(code) if code >= 0 else Exit(None, -code)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and to all that it started in its group."""

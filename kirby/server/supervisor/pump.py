@@ -39,6 +39,7 @@ class Output:
     run_id: int
     sources: list[Source] = field(default_factory=list)
     close_at: float = 0.0  # on the monotonic clock; 0: the process has not ended
+    heard_at: float = 0.0  # on the monotonic clock; 0: it has written nothing yet
 
 
 class Pump:
@@ -81,6 +82,11 @@ class Pump:
         for source in sources:
             os.set_blocking(source.fd, False)
         self._ask(lambda: self._attach(Output(run_id, sources)))
+
+    def heard_at(self, run_id: int) -> float:
+        """When the run last wrote anything, on the monotonic clock; 0: nothing yet."""
+        output = self._outputs.get(run_id)
+        return output.heard_at if output else 0.0
 
     def finish(self, run_id: int) -> None:
         """The process of the run has ended: read what it left, then end the run's output."""
@@ -139,6 +145,7 @@ class Pump:
         if not data:
             self._close(output, source)
             return
+        output.heard_at = time.monotonic()
         now = self._clock()
         if self._backlog.is_dropping(output.run_id):
             self._backlog.drop(output.run_id, source.splitter.skip(data), now)

@@ -12,7 +12,7 @@ from kirby.core import db
 from kirby.core.errors import KirbyError
 from kirby.server import variables as variables_of
 from kirby.server.locks import Lock
-from kirby.server.supervisor import process
+from kirby.server.supervisor import entry, process, strays, values
 from kirby.server.supervisor.errands import Errands
 from kirby.server.supervisor.folder import Folder
 from kirby.server.supervisor.process import Process
@@ -37,11 +37,18 @@ class Starter:
     """Prepares runs in threads, since a virtualenv may take minutes, and starts their processes."""
 
     def __init__(
-        self, folder: Folder, ensure: Ensure, worker_dsn: str, pump: Pump, wake: Wake
+        self,
+        folder: Folder,
+        ensure: Ensure,
+        worker_dsn: str,
+        pump: Pump,
+        wake: Wake,
+        mark: str,
     ) -> None:
         self._folder = folder
         self._ensure = ensure
         self._worker_dsn = worker_dsn
+        self._mark = mark
         self._pump = pump
         self._errands: Errands[Prepared] = Errands(wake)
         self._wheels: dict[str, bytes] = {}
@@ -57,20 +64,41 @@ class Starter:
 
     def launch(self, conn: db.Connection, run: Run, ready: Prepared, owner: uuid.UUID) -> None:
         """Start the process. Raises WrongTransition when the run is not to be started any more."""
+        spec = run.spec
         with db.kirby_errors():
-            given = variables_of.effective(conn, run.spec.deployment_id, run.spec.version)
-        token = give_token(conn, run.spec, owner)
-        run.process = Process(
-            [str(ready.virtualenv / "bin" / "python"), "-u", str(ready.script)],
-            process.variables(
-                {name: variable.value for name, variable in given.items()},
-                self._own_variables(run.spec, token),
-                virtualenv=ready.virtualenv,
-                server=os.environ,
-            ),
-            self._folder.open_run(run.id),
+            given = variables_of.effective(conn, spec.deployment_id, spec.version)
+        token = give_token(conn, spec, owner)
+        variables = process.variables(
+            {name: variable.value for name, variable in given.items()},
+            self._own_variables(spec, token),
+            virtualenv=ready.virtualenv,
+            server=os.environ,
         )
-        self._pump.attach(run.id, *run.process.output, hidden=token)
+        arguments = entry.arguments(
+            ready.virtualenv,
+            script=ready.script,
+            source=spec.source,
+            entry=spec.entry,
+            command=spec.command,
+        )
+        started, run.large = self._start(run.id, arguments, variables)
+        run.process = started
+        self._pump.attach(run.id, *started.output, hidden=token)
+
+    def _start(self, run: Run, arguments: list[str], variables: dict[str, str]) -> dict[str, str]:
+        """Start it; returns the variables that are too large for an environment."""
+        small, large = values.split(variables)
+        folder = self._folder.open_run(run.id)
+        if not large:
+            run.process = Process(arguments, small, folder)
+            return {}
+        fd = values.descriptor(large, run.id)
+        try:
+            small[values.VALUES_FD] = str(fd)
+            run.process = Process(arguments, small, folder, [fd])
+        finally:
+            os.close(fd)
+        return large
 
     def clear(self, run_id: int) -> None:
         """Remove the run's folder, in a thread."""
@@ -83,6 +111,7 @@ class Starter:
             "KIRBY_ENVIRONMENT": spec.environment,
             "KIRBY_JOB": spec.job,
             "KIRBY_RUN": str(spec.id),
+            strays.MARK: self._mark,
         }
 
     def _wheel(self, conn: db.Connection, sha256: str | None) -> bytes | None:

@@ -15,6 +15,7 @@ from kirby.core.errors import KirbyError
 from kirby.server.paths import UI
 from kirby.server.settings import Settings
 from kirby.server.web import (
+    api,
     health,
     jobs,
     live,
@@ -47,6 +48,7 @@ ROUTES = [
     Route("/states/{state}", states.show, name="state"),
     Route("/states/{state}/key", states.history, name="state_key"),
     Route("/health", health.show, name="health"),
+    Route("/api/v1/me", api.me, name="api_me"),
     Route("/login", login.show, name="login", methods=["GET", "POST"]),
     Route("/logout", login.log_out, name="logout", methods=["POST"]),
     Route("/theme", login.theme, name="theme", methods=["POST"]),

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from kirby.core import errors
 from kirby.server.accounts import Account, TooManyAttempts
@@ -164,6 +164,24 @@ def plain(status: int, message: str) -> Response:
     return PlainTextResponse(message + "\n", status_code=status)
 
 
+def is_api(path: str) -> bool:
+    """Whether programs ask there for JSON."""
+    return path.startswith("/api/")
+
+
+def is_index(path: str) -> bool:
+    """Whether installers and publishers ask there: what they show of an error is its text."""
+    return path == "/index" or path.startswith("/index/")
+
+
+def short(path: str, status: int, message: str) -> Response:
+    """An answer of one line, as whoever asks for that path reads it."""
+    line = " ".join(message.split())
+    if is_api(path):
+        return JSONResponse({"error": line}, status_code=status)
+    return plain(status, line)
+
+
 def refuse(request: Request, error: Exception) -> Response:
     """The page for an error that Kirby raised on purpose."""
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
@@ -174,7 +192,7 @@ def refuse_http(request: Request, error: Exception) -> Response:
     """The page for an address or a method that does not exist."""
     status: int = getattr(error, "status_code", 500)
     if status == 404:
-        return _error(request, 404, f"there is no page {request.url.path}")
+        return _error(request, 404, f"there is nothing at {request.url.path}")
     return _error(request, status, "this address does not take that request")
 
 
@@ -184,7 +202,8 @@ def broken(request: Request, error: Exception) -> Response:
 
 
 def _error(request: Request, status: int, message: str) -> Response:
+    path = request.url.path
+    if is_api(path) or is_index(path) or partial(request):
+        return short(path, status, message)
     title = TITLES.get(status, "That did not work")
-    if partial(request):
-        return plain(status, message)
     return render(request, "error.html", status, title=title, message=message, code=status)

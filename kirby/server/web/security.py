@@ -5,9 +5,11 @@ These are ASGI middlewares, async by nature; what they ask the database is asked
 
 from __future__ import annotations
 
+import base64
+import binascii
 from urllib.parse import quote, urlsplit
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.datastructures import MutableHeaders
@@ -17,9 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kirby.core.errors import Denied, KirbyError
 from kirby.core.payload import MAX_BYTES
-from kirby.server import accounts, environments, query
+from kirby.server import accounts, environments, query, tokens
 from kirby.server.database import unit
 from kirby.server.web import pages
+from kirby.server.web.api import Caller
 
 SESSION_COOKIE = "kirby_session"
 ENVIRONMENT_COOKIE = "kirby_env"
@@ -30,6 +33,11 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/login", "/healthz", "/readyz", "/favicon.ico")  # and everything below /static/
 MAX_BODY = 3 * MAX_BYTES + 65536  # a payload grows threefold in a form at the worst
 MAX_STRANGER_BODY = 65536
+# Where files are sent to: there a body may be as large as KIRBY_MAX_UPLOAD, and what is around it.
+UPLOADS = ("/index", "/index/", "/packages", "/deploy", "/api/v1/deploy", "/api/v1/packages")
+AROUND_UPLOAD = 10 << 20
+TOKEN_USER = "__token__"  # noqa: S105 - a name
+ASK = f"a token is needed here: as the password of the user {TOKEN_USER}, or as a Bearer token"
 FOR_VIEWERS = ("/logout", "/theme")  # what somebody may post who may change nothing
 
 POLICY = "; ".join(
@@ -85,16 +93,25 @@ class Limits:
 
 def _beyond(scope: Scope) -> Response | None:
     """uvicorn sees to it that a body is not longer than it says."""
-    if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
-        return pages.plain(400, "The address holds a NUL character.")
+    path = scope["path"]
+    if "\x00" in path or b"%00" in scope["query_string"]:
+        return pages.short(path, 400, "The address holds a NUL character.")
     headers = RequestHeaders(scope=scope)
     if "transfer-encoding" in headers:
-        return pages.plain(411, "Send a Content-Length.")
-    limit = MAX_STRANGER_BODY if scope["path"] in OPEN else MAX_BODY
+        return pages.short(path, 411, "Send a Content-Length.")
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > limit:
-        return pages.plain(413, "That is too large.")
+    if not length.isdigit() or int(length) > (limit := _limit(scope)):
+        return pages.short(path, 413, f"That is too large: at most {limit >> 20 or 1} MB.")
     return None
+
+
+def _limit(scope: Scope) -> int:
+    """How many bytes a body may have there."""
+    if scope["path"] in OPEN:
+        return MAX_STRANGER_BODY
+    if scope["path"] in UPLOADS:
+        return int(scope["app"].state.settings.max_upload) + AROUND_UPLOAD
+    return MAX_BODY
 
 
 class SameSite:
@@ -105,8 +122,8 @@ class SameSite:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not _same_site(scope["method"], RequestHeaders(scope=scope)):
-            refusal = pages.plain(403, "This request came from another site, so it was refused.")
-            await refusal(scope, receive, send)
+            message = "This request came from another site, so it was refused."
+            await pages.short(scope["path"], 403, message)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
@@ -125,6 +142,7 @@ class Sessions:
     """Who is asking, in which environment, and when: on ``request.state`` of every page.
 
     Nobody comes past without an account but to OPEN; nobody who is a viewer comes past to change.
+    The API and the package index take a token as well; the session of a page has no token's limits.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -151,33 +169,79 @@ def _open(path: str) -> bool:
 
 def _enter(request: Request, engine: Engine) -> Response | None:
     """Fill ``request.state``; the answer instead of the page, if there is a reason for one."""
-    secret = request.cookies.get(SESSION_COOKIE)
+    path, state = request.url.path, request.state
     with unit(engine) as conn:
-        account = accounts.recognise(conn, secret) if secret else None
-        if account is None:
+        try:
+            caller = _caller(conn, request)
+        except tokens.Unknown as error:
+            return _ask_for_token(path, str(error))
+        if caller is None:
             return _to_login(request)
-        state = request.state
-        state.account, state.secret = account, secret
+        state.caller = caller
         state.now = query.value(conn, "select kirby.now()")
         state.environments = environments.listing(conn)
-    state.environment = _usual(request)
-    if asked := request.query_params.get("env"):
-        state.environment = environments.pick(state.environments, asked)
-    changes = request.method not in SAFE and request.url.path not in FOR_VIEWERS
-    if changes and not account.may_operate:
-        return pages.refuse(request, Denied(f"{account.login} is a viewer: ask an operator"))
+    state.environment = _chosen(request, caller)
+    changes = request.method not in SAFE and path not in FOR_VIEWERS
+    if changes and not caller.may("operator"):
+        return pages.refuse(request, Denied(f"{caller.name} is a viewer: ask an operator"))
     return None
 
 
-def _usual(request: Request) -> environments.Environment:
-    """Without ?env= it is the environment looked at last, else the server's own."""
+def _caller(conn: Connection, request: Request) -> Caller | None:
+    """The token of a program, or the session of a browser; raises tokens.Unknown."""
+    given, path = request.headers.get("authorization"), request.url.path
+    if given and (pages.is_api(path) or pages.is_index(path)):
+        bearer = tokens.recognise(conn, _secret(given))
+        return Caller(f"token {bearer.name}", bearer.role, bearer.environment)
+    secret = request.cookies.get(SESSION_COOKIE)
+    account = accounts.recognise(conn, secret) if secret else None
+    if account is None:
+        return None
+    request.state.account, request.state.secret = account, secret
+    return Caller(account.login, account.role)
+
+
+def _secret(authorization: str) -> str:
+    """The token of ``Bearer TOKEN`` or of Basic with the user ``__token__``; raises Unknown."""
+    kind, _, given = authorization.partition(" ")
+    if kind.lower() == "bearer":
+        return given.strip()
+    try:
+        text = (
+            base64.b64decode(given.strip(), validate=True).decode()
+            if kind.lower() == "basic"
+            else ""
+        )
+    except (binascii.Error, UnicodeDecodeError):
+        text = ""
+    user, _, password = text.partition(":")
+    if user != TOKEN_USER or not password:
+        raise tokens.Unknown(ASK)
+    return password.strip()
+
+
+def _chosen(request: Request, caller: Caller) -> environments.Environment:
+    """``?env=``, else that of the token, else the one looked at last, else the server's own."""
     known: list[environments.Environment] = request.state.environments
+    asked, only = request.query_params.get("env"), caller.environment
+    if asked:
+        if only not in (None, asked):
+            raise Denied(f"{caller.name} is for the environment {only}, not for {asked}")
+        return environments.pick(known, asked)
     by_name = {environment.name: environment for environment in known}
     default = by_name.get(request.app.state.settings.environment, known[0])
-    return by_name.get(request.cookies.get(ENVIRONMENT_COOKIE, ""), default)
+    return by_name.get(only or request.cookies.get(ENVIRONMENT_COOKIE, ""), default)
+
+
+def _ask_for_token(path: str, message: str) -> Response:
+    response = pages.short(path, 401, message)
+    response.headers["WWW-Authenticate"] = 'Basic realm="Kirby"'
+    return response
 
 
 def _to_login(request: Request) -> Response:
+    if pages.is_api(request.url.path) or pages.is_index(request.url.path):
+        return _ask_for_token(request.url.path, ASK)
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     target = "/login" if request.method not in SAFE else f"/login?next={quote(here)}"
     if "hx-request" in request.headers:

@@ -14,6 +14,8 @@ create table kirby.package_file (
   kind            text        not null check (kind in ('wheel', 'sdist')),
   sha256          text        not null references kirby.file,
   requires_python text,
+  requires_dist   text[]      not null default '{}',
+  entry_points    jsonb       not null default '{}',
   metadata        bytea,
   metadata_sha256 text,
   summary         text        not null default '',

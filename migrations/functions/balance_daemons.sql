@@ -1,0 +1,30 @@
+-- Move daemons' replicas gently: away from supervisors that drain, and, when a host came, to where there are
+-- fewer. A move is a cancelled run; the next one of that replica is claimed where there is a place for it
+-- (kirby.has_place). One at a time for each deployment, and a tenth of all (one at least) altogether, so that
+-- what they do goes on meanwhile. Returns how many were asked to move.
+create or replace function kirby.balance_daemons()
+  returns integer
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_move record;
+  v_left integer;
+  v_done integer := 0;
+begin
+  select greatest(1, count(*) / 10) - count(*) filter (where r.cancel_at is not null or r.status <> 'running')
+    into v_left
+    from kirby.run r
+   where r.replica is not null and r.status in ('queued', 'starting', 'running');
+
+  while v_done < v_left loop
+    select * into v_move from kirby.next_move() limit 1;
+    exit when v_move.run_id is null;
+    perform kirby.cancel_run(v_move.run_id, v_move.reason, 'kirby');
+    v_done := v_done + 1;
+  end loop;
+  return v_done;
+end;
+$$;
