@@ -15,6 +15,7 @@ from kirby.sdk.configuration import config
 from kirby.sdk.failures import Retry
 from kirby.sdk.limits import SoftTimeLimit
 from kirby.sdk.messages import Message
+from kirby.sdk.progress import progress
 from kirby.sdk.results import Expired, Result, Revoked, TaskFailed, Timeout
 from kirby.sdk.states import State, state
 from kirby.sdk.streams import stream
@@ -48,6 +49,7 @@ __all__ = [
     "WrongSchema",
     "config",
     "current_task",
+    "progress",
     "result",
     "run",
     "state",

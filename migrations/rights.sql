@@ -26,7 +26,7 @@ grant execute on function
   kirby.retract(text, text),
   kirby.task_status(text, text),
   kirby.get_entries(text, text[], text, text, integer),
-  kirby.report_progress(real, text)
+  kirby.report_progress(double precision, text)
 to kirby_worker, kirby_server;
 
 -- The server: everything but changing what is in a log.

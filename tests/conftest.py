@@ -6,10 +6,13 @@ import fix_postgres
 import psycopg
 import pytest
 
-pytest_plugins = ("fix_kirby", "fix_subscription", "fix_web")
+pytest_plugins = ("fix_kirby", "fix_subscription", "fix_web", "fix_packages", "fix_index")
 
 # The settings of whoever runs the tests, and above all their database, are none of our business.
-KEPT = {"KIRBY_TEST_DSN", "KIRBY_TEST_STRICT", "KIRBY_TEST_EXAMPLES", "KIRBY_PG_BINDIR"}
+KEPT = {
+    "KIRBY_TEST_DSN", "KIRBY_TEST_STRICT", "KIRBY_TEST_EXAMPLES", "KIRBY_TEST_WHEEL_MB",
+    "KIRBY_PG_BINDIR",
+}  # fmt: skip
 for _name in [n for n in os.environ if n.startswith(("KIRBY_", "PG")) and n not in KEPT]:
     del os.environ[_name]
 

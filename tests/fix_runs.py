@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
@@ -35,7 +36,12 @@ class Runs:
     def deploy(self, source="", *, name=None, kind="manual", environment="dev", **options):
         """A job in an environment, or its next version; the deployment's id."""
         name = name or f"job-{uuid.uuid4().hex[:8]}"
-        release = self._release(name, textwrap.dedent(source), options.pop("requirements", ""))
+        release = self._release(
+            name,
+            textwrap.dedent(source),
+            options.pop("requirements", ""),
+            options.pop("filename", f"{name}.py"),
+        )
         self.ask("insert into kirby.job (name, kind) values (%s, %s) on conflict do nothing"
                  " returning id", name, kind)  # fmt: skip
         deployment = self.value(
@@ -50,7 +56,7 @@ class Runs:
         )  # fmt: skip
         return self._version(deployment, release, **options)
 
-    def _release(self, name, source, requirements):
+    def _release(self, name, source, requirements, filename):
         digest = hashlib.sha256(source.encode()).hexdigest()
         python = f"{sys.version_info[0]}.{sys.version_info[1]}"
         lock = hashlib.sha256(requirements.encode()).hexdigest()
@@ -61,24 +67,27 @@ class Runs:
             values (%s, %s, %s, %s, %s, %s, %s, 'test')
             on conflict (name, sha256, lock_hash) do update set name = excluded.name returning id
             """,
-            name, f"{name}.py", source, digest, requirements, lock, python,
+            name, filename, source, digest, requirements, lock, python,
         )  # fmt: skip
 
-    def _version(self, deployment, release, *, schedules=(), tz="UTC", replicas=1, max_attempts=1,
-                 rerun_lost=True, variables=None):  # fmt: skip
-        self.ask(
+    def _version(self, deployment, release, **options):
+        """Options are columns of kirby.deployment_version; the rest has its defaults."""
+        values = {"actor": "test", **options, "release_id": release}
+        convert = {dict: Jsonb, tuple: list}
+        values = {n: convert.get(type(v), lambda v: v)(v) for n, v in values.items()}
+        statement = sql.SQL(
             """
             with v as (
-              insert into kirby.deployment_version
-                     (deployment_id, version, release_id, schedules, tz, replicas, max_attempts,
-                      rerun_lost, variables, actor)
-              select id, version + 1, %s, %s, %s, %s, %s, %s, %s, 'test'
-                from kirby.deployment where id = %s)
-            update kirby.deployment set version = version + 1 where id = %s returning id
-            """,
-            release, list(schedules), tz, replicas, max_attempts, rerun_lost,
-            Jsonb(variables or {}), deployment, deployment,
+              insert into kirby.deployment_version (deployment_id, version, {})
+              select id, version + 1, {} from kirby.deployment where id = {})
+            update kirby.deployment set version = version + 1 where id = {} returning id
+            """
+        ).format(
+            sql.SQL(", ").join(map(sql.Identifier, values)),
+            sql.SQL(", ").join(sql.Placeholder() * len(values)),
+            deployment, deployment,
         )  # fmt: skip
+        self.conn.execute(statement, list(values.values()))
         return deployment
 
     def trigger(self, deployment):

@@ -11,6 +11,7 @@ from kirby.core import subscriptions
 from kirby.core.subscriptions import Failure
 from kirby.server import check, database, health, schema
 from kirby.server.postgres import Postgres
+from kirby.server.supervisors import Supervisor
 
 THROWAWAY = (
     "near: server: fsync, full_page_writes, synchronous_commit off; it says that it may be lost"
@@ -226,7 +227,9 @@ def test_dead_rows_are_judged(log, as_role):
 
 def test_the_leader_is_judged(log, as_role):
     nobody = "00000000-0000-0000-0000-000000000000"
-    alive = [health.Supervisor(nobody, "here", "/", 1, 1, None, None, None, 0, True)]
+    alive = [
+        Supervisor(nobody, "here", "/", 1, 1, [], "", 2, None, None, None, None, False, 0, 0, True)
+    ]
 
     def said(**changed):
         return [str(finding) for finding in check._leader(facts(log, as_role, **changed))]

@@ -162,14 +162,15 @@ ALTERED = [
         "state_entry: dev/sums/b: expected nothing, found",
     ),
     (
-        "update kirby.run set status = 'succeeded'",
-        "run: run 1: expected status queued, found status succeeded",
+        "update kirby.run set status = 'starting'",
+        "run: run 1: expected status queued, found status starting",
     ),
     ("update kirby.run set attempt = 5", "run: run 1: expected attempt 1, found attempt 5"),
     (
-        "update kirby.run set ended_at = now()",
-        "run: run 1: expected ended_at nothing, found ended_at 20",
+        "update kirby.run set started_at = now()",
+        "run: run 1: expected started_at nothing, found started_at 20",
     ),
+    ("update kirby.run set turn = turn - interval '1 s'", "run: run 1: expected turn 20"),
     ("update kirby.tick set run_id = null", "tick: deployment 1 at 20"),
     ("update kirby.tick set status = 'planned'", "tick: deployment 1 at 20"),
     (

@@ -1,81 +1,31 @@
-import contextlib
 import hashlib
-import io
-import subprocess
 import sys
-import threading
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fix_index import Shelf, a_wheel, an_index, an_sdist
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import locks, sdk_wheel
+from kirby.server import locks, pythons, uv
 from kirby.server.locks import Lock
+from kirby.server.sources import Sources
 
 NOWHERE = "http://someone:secret@127.0.0.1:9/simple"  # the discard port: nothing listens
 
 
-@pytest.fixture(scope="module")
-def sdk():
-    return sdk_wheel.build()
+@pytest.fixture
+def public(sdk):
+    """The index that this machine uses."""
+    return Sources(sdk)
 
 
 @pytest.fixture
-def offline(monkeypatch, tmp_path):
+def offline(monkeypatch, tmp_path, sdk):
     """No index answers, and uv's cache is empty."""
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty-cache"))
-    return NOWHERE
-
-
-def a_wheel(name, version, *needs):
-    info = f"{name}-{version}.dist-info"
-    stored = io.BytesIO()
-    with zipfile.ZipFile(stored, "w") as opened:
-        opened.writestr(f"{name}.py", "")
-        said = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {n}" for n in needs)]
-        opened.writestr(f"{info}/METADATA", "\n".join(["Metadata-Version: 2.1", *said, ""]))
-        opened.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        opened.writestr(f"{info}/RECORD", "")
-    return f"{name}-{version}-py3-none-any.whl", stored.getvalue()
-
-
-@contextlib.contextmanager
-def an_index(*wheels):
-    """A package index that serves these wheels: its URL, and the paths that it is asked for."""
-    asked, files = [], dict(wheels)
-
-    class Index(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            last = self.path.rstrip("/").rpartition("/")[2]
-            page = "".join(
-                f'<a href="/files/{f}#sha256={hashlib.sha256(files[f]).hexdigest()}">{f}</a>'
-                for f in files
-                if f.split("-")[0].replace("_", "-") == last
-            ).encode()
-            content = files.get(last, page)
-            self.send_response(200 if content else 404)
-            self.send_header("Content-Type", "text/html" if content == page else "application/zip")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/simple", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    return Sources(sdk, index_url=NOWHERE)
 
 
 def names(lock):
@@ -84,8 +34,8 @@ def names(lock):
     ]
 
 
-def test_dependencies_are_pinned_with_hashes_in_a_stable_text(sdk):
-    lock = locks.resolve(["six==1.17.0"], sdk=sdk)
+def test_dependencies_are_pinned_with_hashes_in_a_stable_text(public):
+    lock = locks.resolve(["six==1.17.0"], public)
 
     assert lock.requirements == (
         "six==1.17.0 \\\n"
@@ -95,24 +45,22 @@ def test_dependencies_are_pinned_with_hashes_in_a_stable_text(sdk):
     assert (lock.sdk_sha256, lock.python) == (None, f"3.{sys.version_info[1]}")
 
 
-def test_the_same_dependencies_in_another_order_give_the_same_lock(sdk):
-    one = locks.resolve(["six", "idna>=3"], sdk=sdk)
-    other = locks.resolve(["idna >= 3", "six"], sdk=sdk)
+def test_the_same_dependencies_in_another_order_give_the_same_lock(public):
+    one = locks.resolve(["six", "idna>=3"], public)
+    other = locks.resolve(["idna >= 3", "six"], public)
 
     assert one == other
     assert one.hash == other.hash
 
 
-def test_nothing_listed_needs_no_network(sdk, offline):
-    lock = locks.resolve([], sdk=sdk, index_url=offline)
+def test_nothing_listed_needs_no_network(offline):
+    lock = locks.resolve([], offline)
 
     assert (lock.requirements, lock.sdk_sha256) == ("", None)
 
 
-def test_a_dependency_for_another_system_is_left_out(sdk, offline):
-    lock = locks.resolve(
-        ["six; sys_platform == 'win32'", "kirby; python_version < '3'"], sdk=sdk, index_url=offline
-    )
+def test_a_dependency_for_another_system_is_left_out(offline):
+    lock = locks.resolve(["six; sys_platform == 'win32'", "kirby; python_version < '3'"], offline)
 
     assert (lock.requirements, lock.sdk_sha256) == ("", None)
 
@@ -120,8 +68,8 @@ def test_a_dependency_for_another_system_is_left_out(sdk, offline):
 @pytest.mark.parametrize(
     "spelt", ["kirby", "Kirby[server]>=3.0.0.dev0", "kirby<100; os_name != ''"]
 )
-def test_a_script_that_lists_kirby_gets_this_servers_own(sdk, spelt):
-    lock = locks.resolve([spelt], sdk=sdk)
+def test_a_script_that_lists_kirby_gets_this_servers_own(public, sdk, spelt):
+    lock = locks.resolve([spelt], public)
 
     assert lock.sdk_sha256 == sdk.sha256
     assert "psycopg" in names(lock)
@@ -129,31 +77,29 @@ def test_a_script_that_lists_kirby_gets_this_servers_own(sdk, spelt):
     assert "file:" not in lock.requirements
 
 
-def test_no_index_is_ever_asked_for_kirby(sdk, monkeypatch, tmp_path):
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
-    served = [
+def test_no_index_is_ever_asked_for_kirby(sources, sdk, upstream):
+    upstream.add(
         a_wheel("kirby", "99.0"),
         a_wheel("needs_kirby", "1.0", "kirby[extra]>=50", "six"),
         a_wheel("six", "1.0"),
         a_wheel("psycopg", "9.0"),
         a_wheel("psycopg_binary", "9.0"),
-    ]
+    )
 
-    with an_index(*served) as (url, asked):
-        direct = locks.resolve(["kirby"], sdk=sdk, index_url=url)
-        indirect = locks.resolve(["needs-kirby"], sdk=sdk, index_url=url)
+    direct = locks.resolve(["kirby"], sources)
+    indirect = locks.resolve(["needs-kirby"], sources)
 
     assert direct.sdk_sha256 == indirect.sdk_sha256 == sdk.sha256
     assert {"needs-kirby", "six", "psycopg"} <= set(names(indirect))
     assert "kirby==" not in direct.requirements.replace("needs-kirby==", "")
-    assert "/simple/six/" in asked
-    assert "/simple/kirby/" not in asked
+    assert upstream.asked_for("six")
+    assert not upstream.asked_for("kirby")
 
 
-def test_the_lock_holds_no_path_no_index_and_no_comment(sdk, monkeypatch, tmp_path):
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
-    with an_index(a_wheel("six", "1.0")) as (url, _):
-        lock = locks.resolve(["six"], sdk=sdk, index_url=url)
+def test_the_lock_holds_no_path_no_index_and_no_comment(sources, upstream, tmp_path):
+    upstream.add(a_wheel("six", "1.0"))
+
+    lock = locks.resolve(["six"], sources)
 
     assert "127.0.0.1" not in lock.requirements
     assert "#" not in lock.requirements
@@ -173,9 +119,9 @@ def test_the_lock_holds_no_path_no_index_and_no_comment(sdk, monkeypatch, tmp_pa
         ("x @ https://example.com/x.whl\n--index-url=https://example.com", "a line break"),
     ],
 )
-def test_a_dependency_that_cannot_be_locked_is_refused(sdk, offline, dependency, message):
+def test_a_dependency_that_cannot_be_locked_is_refused(offline, dependency, message):
     with pytest.raises(Invalid) as refused:
-        locks.resolve([dependency], sdk=sdk, index_url=offline)
+        locks.resolve([dependency], offline)
 
     assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
@@ -189,18 +135,18 @@ def test_a_dependency_that_cannot_be_locked_is_refused(sdk, offline, dependency,
         (["kirby-has-no-such-package-as-this"], "was not found in the package registry"),
     ],
 )
-def test_what_cannot_be_resolved_is_refused_in_one_sentence(sdk, dependencies, message):
+def test_what_cannot_be_resolved_is_refused_in_one_sentence(public, dependencies, message):
     with pytest.raises(Invalid) as refused:
-        locks.resolve(dependencies, sdk=sdk)
+        locks.resolve(dependencies, public)
 
     assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
     assert "hint" not in str(refused.value)
 
 
-def test_an_index_that_does_not_answer_is_no_fault_of_the_script(sdk, offline):
+def test_an_index_that_does_not_answer_is_no_fault_of_the_script(offline):
     with pytest.raises(KirbyError) as failed:
-        locks.resolve(["six"], sdk=sdk, index_url=offline)
+        locks.resolve(["six"], offline)
 
     assert not isinstance(failed.value, Invalid)
     assert "the package index cannot be reached" in str(failed.value)
@@ -212,20 +158,20 @@ def test_a_cache_that_cannot_be_written_is_said_to_be(sdk, monkeypatch, tmp_path
     (tmp_path / "file").touch()
 
     with pytest.raises(KirbyError, match="uv cannot write to this disk"):
-        locks.resolve(["six"], sdk=sdk, cache=tmp_path / "file" / "cache")
+        locks.resolve(["six"], Sources(sdk, cache=tmp_path / "file" / "cache"))
 
 
-def test_another_interpreter_is_asked_for_its_version(sdk, tmp_path):
+def test_another_interpreter_is_asked_for_its_version(public, tmp_path):
     python = tmp_path / "python"
     python.symlink_to(sys.executable)
 
-    assert locks.resolve([], sdk=sdk, python=python) == locks.resolve([], sdk=sdk)
+    assert locks.resolve([], public, pythons.of(python)) == locks.resolve([], public)
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/no/such/python"])
-def test_what_is_not_an_interpreter_is_refused(sdk, program):
+def test_what_is_not_an_interpreter_is_refused(program):
     with pytest.raises(KirbyError, match="is not a Python that runs"):
-        locks.resolve([], sdk=sdk, python=Path(program))
+        pythons.of(Path(program))
 
 
 def test_everything_that_decides_what_is_installed_is_in_the_hash():
@@ -241,16 +187,323 @@ def test_everything_that_decides_what_is_installed_is_in_the_hash():
     assert lock.hash == Lock("six==1.17.0\n", "aa", "3.11").hash
 
 
-def test_a_package_that_fails_to_build_is_refused_with_its_last_word(sdk, monkeypatch, tmp_path):
-    source = tmp_path / "broken-1.0"
-    source.mkdir()
-    (source / "setup.py").write_text("raise SystemExit('no compiler on this machine')\n")
-    (source / "PKG-INFO").write_text("Metadata-Version: 1.0\nName: broken\nVersion: 1.0\n")
-    archive = tmp_path / "broken-1.0.tar.gz"
-    subprocess.run(["tar", "czf", archive, "-C", tmp_path, "broken-1.0"], check=True)
-    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+def test_a_package_that_fails_to_build_is_refused_with_its_last_word(sources, upstream):
+    upstream.add(an_sdist("broken", fail="no compiler on this machine", dynamic=True))
 
     with pytest.raises(Invalid) as refused:
-        locks.resolve(["broken"], sdk=sdk, cache=tmp_path / "cache")
+        locks.resolve(["broken"], sources)
 
     assert "Failed to build `broken==1.0`: no compiler on this machine" in str(refused.value)
+
+
+# Names that are hosted here: an index upstream that offers more of them must never be heard
+
+
+@pytest.fixture
+def hosting(sources):
+    """Sources where these files are hosted as well."""
+    return lambda *named: replace(sources, hosted=Shelf(*named))
+
+
+def test_a_hosted_name_is_never_looked_up_upstream(hosting, upstream):
+    upstream.add(a_wheel("acme", "99.0"), a_wheel("six", "1.0"))
+
+    lock = locks.resolve(["acme", "six"], hosting(a_wheel("acme", "1.0", "six")))
+
+    assert "acme==1.0 " in lock.requirements
+    assert upstream.asked_for("six")
+    assert not upstream.asked_for("acme")
+
+
+def test_a_hosted_name_below_what_comes_from_upstream_is_ours_too(hosting, upstream):
+    """Dependency confusion: a public package drags in a private name, at a higher version."""
+    upstream.add(a_wheel("public", "1.0", "middle"), a_wheel("middle", "1.0", "acme-core>=0.5"))
+    upstream.add(a_wheel("acme_core", "99.0"))
+
+    lock = locks.resolve(["public"], hosting(a_wheel("acme_core", "1.0")))
+
+    assert {"acme-core", "middle", "public"} == set(names(lock))
+    assert "acme-core==1.0 " in lock.requirements
+    assert not upstream.asked_for("acme-core")
+
+
+def test_a_hosted_name_that_does_not_fit_is_refused_and_not_sought_elsewhere(hosting, upstream):
+    upstream.add(a_wheel("acme", "99.0"))
+
+    with pytest.raises(Invalid, match="acme") as refused:
+        locks.resolve(["acme>=2"], hosting(a_wheel("acme", "1.0")))
+
+    assert len(str(refused.value).splitlines()) == 1
+    assert not upstream.asked_for("acme")
+
+
+def test_a_hosted_name_without_any_file_is_not_sought_elsewhere(sources, upstream):
+    upstream.add(a_wheel("acme", "99.0"))
+
+    class Empty(Shelf):
+        def names(self):
+            return {"acme"}
+
+    with pytest.raises(Invalid, match="acme"):
+        locks.resolve(["acme"], replace(sources, hosted=Empty()))
+
+    assert not upstream.asked_for("acme")
+
+
+def test_what_is_hosted_but_cannot_be_read_is_not_sought_elsewhere(sources, upstream):
+    upstream.add(a_wheel("acme", "99.0"))
+
+    class Broken(Shelf):
+        def names(self):
+            return {"acme"}
+
+        def files(self, name):
+            raise KirbyError("the database does not answer")
+
+    with pytest.raises(KirbyError, match="cannot be read: the database does not answer"):
+        locks.resolve(["acme"], replace(sources, hosted=Broken()))
+
+    assert not upstream.asked_for("acme")
+
+
+@pytest.mark.parametrize("variable", ["UV_INDEX", "UV_EXTRA_INDEX_URL"])
+def test_whatever_indexes_uv_is_told_of_a_hosted_name_is_ours(
+    hosting, upstream, monkeypatch, variable
+):
+    with an_index(a_wheel("acme", "99.0")) as other:
+        monkeypatch.setenv(variable, other.url)
+        monkeypatch.setenv("UV_INDEX_STRATEGY", "unsafe-best-match")
+
+        lock = locks.resolve(["acme"], hosting(a_wheel("acme", "1.0")))
+
+        assert "acme==1.0 " in lock.requirements
+        assert not other.asked_for("acme")
+
+
+def test_a_folder_that_uv_is_told_of_cannot_replace_a_hosted_name(hosting, monkeypatch, tmp_path):
+    filename, content = a_wheel("acme", "99.0")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / filename).write_bytes(content)
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "links"))
+
+    with pytest.raises(Invalid, match="acme is published here, but was resolved from"):
+        locks.resolve(["acme"], hosting(a_wheel("acme", "1.0")))
+
+
+def test_a_hosted_name_takes_no_url(hosting, upstream):
+    url = f"{upstream.url}/acme-99.0-py3-none-any.whl"
+
+    with pytest.raises(Invalid, match="acme is published here, so it takes no URL"):
+        locks.resolve([f"acme @ {url}"], hosting(a_wheel("acme", "1.0")))
+
+
+def test_what_a_build_needs_is_never_looked_up_upstream_if_it_is_hosted(hosting, upstream):
+    filename, content = an_sdist("source")
+    content = _requiring(content, "acme-build")
+    upstream.add((filename, content), a_wheel("acme_build", "99.0"))
+
+    locks.resolve(["source"], hosting(a_wheel("acme_build", "1.0")))
+
+    assert not upstream.asked_for("acme-build")
+
+
+def _requiring(sdist, name):
+    """The same sdist with a requirement of its build."""
+    import io
+    import tarfile
+
+    changed = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(sdist)) as old,
+        tarfile.open(fileobj=changed, mode="w:gz") as new,
+    ):
+        for member in old:
+            content = old.extractfile(member).read()
+            content = content.replace(b"requires = []", f'requires = ["{name}"]'.encode())
+            if member.name.endswith("PKG-INFO"):
+                content = content.replace(b"2.1", b"1.0")  # dynamic: it has to be built
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    return changed.getvalue()
+
+
+# Files
+
+
+def fetched(lock, sources, tmp_path):
+    return locks.fetch(lock, tmp_path / "files", sources)
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_the_wheel_that_fits_is_fetched_and_no_other(sources, upstream, tmp_path):
+    mine, others = a_wheel("six", "1.0"), a_wheel("six", "1.0", tag="cp27-cp27m-win32")
+    upstream.add(mine, others, an_sdist("six"))
+
+    lock = fetched(locks.resolve(["six"], sources), sources, tmp_path)
+
+    assert [path.name for path in (tmp_path / "files").iterdir()] == [mine[0]]
+    assert (tmp_path / "files" / mine[0]).read_bytes() == mine[1]
+    assert [(file.filename, file.sha256) for file in lock.files] == [(mine[0], sha256(mine[1]))]
+
+
+def test_the_best_of_several_wheels_is_taken(sources, upstream, tmp_path):
+    version = "".join(map(str, sys.version_info[:2]))
+    upstream.add(a_wheel("six"), a_wheel("six", tag=f"cp{version}-none-any"))
+    upstream.add(a_wheel("six", tag=f"cp{version}-none-any", build="-2"))
+
+    lock = fetched(locks.resolve(["six"], sources), sources, tmp_path)
+
+    assert [file.filename for file in lock.files] == [f"six-1.0-2-cp{version}-none-any.whl"]
+
+
+def test_what_is_source_only_is_built_and_its_wheel_is_locked(sources, upstream, tmp_path):
+    upstream.add(an_sdist("source", "1.0", "six"), a_wheel("six"))
+
+    resolved = locks.resolve(["source"], sources)
+    lock = fetched(resolved, sources, tmp_path)
+
+    built = tmp_path / "files" / "source-1.0-py3-none-any.whl"
+    digest = sha256(built.read_bytes())
+    assert f"source==1.0 \\\n    --hash=sha256:{digest}\n" in lock.requirements
+    assert ("source-1.0-py3-none-any.whl", digest) in [
+        (file.filename, file.sha256) for file in lock.files
+    ]
+    assert lock.hash != resolved.hash
+
+
+def test_building_the_same_source_again_makes_the_same_lock(sources, upstream, tmp_path):
+    upstream.add(an_sdist("source"))
+    resolved = locks.resolve(["source"], sources)
+
+    one = locks.fetch(resolved, tmp_path / "one", sources)
+    other = locks.fetch(resolved, tmp_path / "other", sources)
+
+    assert one.hash == other.hash
+
+
+def test_a_build_sees_none_of_the_servers_secrets(sources, upstream, tmp_path, monkeypatch):
+    for name in ("KIRBY_DSN", "KIRBY_TOKEN", "PGPASSWORD", "DATABASE_URL", "AWS_SECRET_KEY"):
+        monkeypatch.setenv(name, "a-secret-of-the-server")
+    upstream.add(an_sdist("source", dump=True))
+    with an_index(*upstream.files.items(), login="me:a-secret-of-the-index") as private:
+        sources = replace(sources, index_url=private.url)
+        lock = fetched(locks.resolve(["source"], sources), sources, tmp_path)
+
+    [file] = lock.files
+    assert b"PATH" in (content := (tmp_path / "files" / file.filename).read_bytes())
+    assert b"a-secret" not in content
+    assert b"KIRBY_" not in content
+
+
+def test_an_index_with_a_password_is_asked_with_it(sources, tmp_path):
+    with an_index(a_wheel("six"), login="me:pass%20word".replace("%20", "")) as private:
+        mine = replace(sources, index_url=private.url)
+        lock = fetched(locks.resolve(["six"], mine), mine, tmp_path)
+        stranger = replace(sources, index_url=private.url.replace("me:password@", ""))
+
+        with pytest.raises(KirbyError):
+            locks.resolve(["six"], stranger)
+
+    assert (tmp_path / "files" / "six-1.0-py3-none-any.whl").exists()
+    assert "password" not in repr(lock)
+
+
+def test_files_that_are_stored_are_not_downloaded(sources, upstream, hosting, tmp_path):
+    upstream.add(a_wheel("six"))
+    lock = locks.resolve(["six"], sources)
+    upstream.asked.clear()
+
+    again = locks.fetch(lock, tmp_path / "files", hosting(a_wheel("six")))
+
+    assert upstream.asked == []
+    assert again.hash == lock.hash
+    assert len(again.files) == 1
+
+
+def test_bytes_that_are_not_the_locked_ones_are_refused(sources, upstream, tmp_path):
+    upstream.add(a_wheel("six"))
+    lock = locks.resolve(["six"], sources)
+    upstream.add((a_wheel("six")[0], b"something else"))
+
+    with pytest.raises(Invalid, match=r"six-1\.0-py3-none-any\.whl is not what was locked"):
+        fetched(lock, sources, tmp_path)
+
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_a_file_that_is_gone_is_one_line(sources, upstream, tmp_path):
+    upstream.add(a_wheel("six"))
+    lock = locks.resolve(["six"], sources)
+    upstream.files.clear()
+
+    with pytest.raises(KirbyError, match=r"six-1\.0-py3-none-any\.whl cannot be fetched: .* 404"):
+        fetched(lock, sources, tmp_path)
+
+
+def test_a_url_is_locked_by_name_version_and_hash(sources, upstream, tmp_path):
+    filename, content = a_wheel("six", "2.0")
+    upstream.add((filename, content))
+    url = upstream.url.replace("/simple", f"/files/{filename}")
+
+    lock = fetched(locks.resolve([f"six @ {url}"], sources), sources, tmp_path)
+
+    assert lock.requirements == f"six==2.0 \\\n    --hash=sha256:{sha256(content)}\n"
+    assert (tmp_path / "files" / filename).read_bytes() == content
+
+
+def test_a_package_without_a_wheel_for_this_platform_is_refused(sources, upstream, tmp_path):
+    upstream.add(a_wheel("six", tag="cp27-cp27m-win32"))
+
+    with pytest.raises(Invalid, match="six") as refused:
+        fetched(locks.resolve(["six"], sources), sources, tmp_path)
+
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_other_versions_of_python_are_found_by_uv(sources, upstream, other_python):
+    upstream.add(a_wheel("six", "2.0", tag="cp27-none-any"), a_wheel("six", "1.0"))
+
+    python = pythons.find(f"=={other_python}.*")
+    lock = locks.resolve(["six"], sources, python)
+
+    assert lock.python == python.version == other_python
+    assert pythons.find(None, other_python).full == python.full
+    assert any(tag.interpreter == f"cp{other_python.replace('.', '')}" for tag in python.tags())
+
+
+@pytest.mark.parametrize(
+    ("requires", "chosen", "message"),
+    [
+        (">=4", None, "needs Python >=4: this server runs"),
+        (None, "3.2", "this host has no Python 3.2"),
+        (None, "2.7", "'2.7' is no version of Python"),
+        (None, "latest", "'latest' is no version of Python"),
+        (">=3.99", f"3.{sys.version_info[1]}", "needs Python >=3.99, but Python 3."),
+    ],
+)
+def test_a_python_that_is_not_there_is_refused(requires, chosen, message):
+    with pytest.raises(Invalid) as refused:
+        pythons.find(requires, chosen)
+
+    assert message in str(refused.value)
+
+
+def test_passwords_of_indexes_are_in_no_environment_of_a_build(tmp_path, monkeypatch):
+    monkeypatch.setenv("UV_INDEX", "mine=https://me:secret@index.example/simple")
+    variables = uv.environment(
+        dict(UV_INDEX="mine=https://me:secret@one.example/simple", PATH="x"),
+        cache=None,
+        index_url="https://me:secret@two.example/simple",
+        hosted_url="http://127.0.0.1:1/simple",
+    )
+
+    [_, config] = uv._hide_passwords(variables, tmp_path)
+
+    assert "secret" not in str(variables)
+    text = Path(config).read_text()
+    places = [text.index(each) for each in ("127.0.0.1", "one.example", "two.example")]
+    assert places == sorted(places)
+    assert Path(config).stat().st_mode & 0o077 == 0

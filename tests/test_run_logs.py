@@ -18,7 +18,7 @@ from kirby.core.errors import Unavailable
 from kirby.server import schema
 from kirby.server.postgres import Postgres
 from kirby.server.supervisor.backlog import Backlog
-from kirby.server.supervisor.lines import Line
+from kirby.server.supervisor.lines import Lines
 from kirby.server.supervisor.shipper import REFUSED, Clock, Shipper
 
 
@@ -126,18 +126,74 @@ def test_a_line_of_a_megabyte_is_logged_in_pieces(runs, supervise):
     assert "".join(runs.texts(run_id)) == "x" * 1_000_000
 
 
-def test_twenty_megabytes_are_all_accounted_for(runs, supervise):
+def test_twenty_megabytes_are_all_in_the_log(runs, supervise):
     total = 200_000
     run_id = runs.start(f"for n in range({total}): print(f'{{n:099}}')")
-    before = peak_memory()
 
     drive(supervise(), ended(runs, run_id), timeout=60)
 
     assert runs.get(run_id)["status"] == "succeeded"
-    assert logged(runs, run_id) == total
-    numbers = [int(text) for text in runs.texts(run_id, "stdout")]
-    assert numbers == sorted(set(numbers))
-    assert peak_memory() - before < 200_000_000
+    assert runs.lines(run_id, "kirby") == []
+    assert runs.texts(run_id) == [f"{n:099}" for n in range(total)]
+
+
+# A script that writes a hundred megabytes as fast as it can: lines that say their number. It keeps
+# how long its slowest write took, and all of them.
+HUNDRED = """
+import os, time
+slowest, began = 0.0, time.monotonic()
+for first in range(0, 1_000_000, 1000):
+    view = memoryview(b"".join(b"%099d\\n" % n for n in range(first, first + 1000)))
+    at = time.monotonic()
+    while view:
+        view = view[os.write(1, view):]
+    slowest = max(slowest, time.monotonic() - at)
+with open(os.environ["DONE"] + ".new", "w") as file:
+    print(slowest, time.monotonic() - began, file=file)
+os.rename(os.environ["DONE"] + ".new", os.environ["DONE"])
+"""
+
+
+class Hundred:
+    """A run of that script."""
+
+    def __init__(self, runs, folder):
+        self.runs, self.path = runs, folder / "done"
+        self.id = runs.start(HUNDRED, variables={"DONE": str(self.path)})
+
+    def has_written(self):
+        return self.path.exists()
+
+    def lines(self):
+        return self.runs.value("select count(*) from kirby.log_line where run_id = %s", self.id)
+
+    def check(self):
+        """All of it is in the log, in order, once, and the script never waited for long."""
+        assert self.runs.get(self.id)["status"] == "succeeded"
+        assert self.runs.texts(self.id, "kirby") == []
+        [found] = self.runs.ask(
+            "select count(*) as lines, count(distinct text) as different,"
+            " min(text::numeric) as first, max(text::numeric) as last,"
+            " bool_and(text::numeric > before or before is null) as in_order"
+            " from (select text, lag(text::numeric) over (order by position) as before"
+            "         from kirby.log_line where run_id = %s) l",
+            self.id,
+        )
+        assert list(found.values()) == [1_000_000, 1_000_000, 0, 999_999, True]
+        slowest, total = map(float, self.path.read_text().split())
+        assert slowest < 1.0
+        assert total < 30.0
+
+
+def test_a_hundred_megabytes_are_all_in_the_log_and_the_script_never_waits(runs, supervise):
+    before = peak_memory()
+    hundred = Hundred(runs, supervise.folder)
+
+    drive(supervise(), ended(runs, hundred.id), timeout=120)
+
+    hundred.check()
+    assert peak_memory() - before < 150_000_000
+    assert list(supervise.folder.glob("data/spill/*")) == []
 
 
 def logged(runs, run_id):
@@ -163,8 +219,36 @@ def test_a_run_is_not_held_up_by_a_log_that_cannot_be_written(runs, supervise, d
     drive(supervisor, ended(runs, run_id))
 
     assert runs.get(run_id)["status"] == "succeeded"
-    assert logged(runs, run_id) == 300_000
-    assert runs.lines(run_id, "kirby")[0]["level"] == "warning"
+    assert runs.texts(run_id) == [str(n) for n in range(300_000)]
+
+
+def test_beyond_the_bound_the_log_says_how_many_lines_were_dropped(runs, supervise, dsn):
+    supervisor = supervise(spill=10_000_000)
+    hundred = Hundred(runs, supervise.folder)
+
+    with psycopg.connect(dsn) as blocker:
+        blocker.execute("lock table kirby.log_line in access exclusive mode")
+        drive(supervisor, hundred.has_written, timeout=60)
+    drive(supervisor, ended(runs, hundred.id))
+
+    assert runs.get(hundred.id)["status"] == "succeeded"
+    assert logged(runs, hundred.id) == 1_000_000
+    assert 0 < len(runs.lines(hundred.id, "stdout")) < 500_000
+    assert runs.lines(hundred.id, "kirby")[0]["level"] == "warning"
+
+
+def test_a_quiet_run_does_not_wait_for_a_noisy_one(runs, supervise):
+    """While a hundred megabytes of another one are on their way."""
+    hundred = Hundred(runs, supervise.folder)
+    supervisor = supervise()
+    drive(supervisor, hundred.has_written, timeout=60)
+    quiet = runs.start("import time\nprint(time.time())\ntime.sleep(0.2)")
+
+    drive(supervisor, lambda: runs.texts(quiet), timeout=30)
+    late = time.time() - float(runs.texts(quiet)[0])
+
+    assert hundred.lines() < 1_000_000
+    assert late < 2
 
 
 def test_listeners_are_told_of_new_lines_and_of_changes(runs, supervise, dsn):
@@ -176,7 +260,7 @@ def test_listeners_are_told_of_new_lines_and_of_changes(runs, supervise, dsn):
         drive(supervise(), ended(runs, run_id))
         heard = {(n.channel, n.payload) for n in listener.notifies(timeout=0.5)}
 
-    assert heard == {("kirby_log", ""), ("kirby_job", str(run_id))}
+    assert heard == {("kirby_log", str(run_id)), ("kirby_job", str(run_id))}
 
 
 def test_a_log_that_cannot_be_written_does_not_keep_the_lease_from_being_renewed(
@@ -221,7 +305,7 @@ def shipper(runs, dsn, as_role):
 
 
 def lines_of(run_id, *texts):
-    return [Line(run_id, "stdout", "info", text, time.time()) for text in texts]
+    return [Lines(run_id, "stdout", "info", text.encode(), time.time()) for text in texts]
 
 
 def test_a_line_that_the_database_refuses_costs_no_other_line(runs, shipper):
@@ -258,9 +342,9 @@ def test_a_connection_that_is_lost_at_the_commit_neither_loses_nor_doubles(
     backlog.put(lines_of(run_id, "one", "two"))
     append, lost = shipper._append, []
 
-    def lose(conn, owner, lines):
+    def lose(conn, batch):
         with conn.transaction(force_rollback=when == "before"):
-            append(conn, owner, lines)
+            append(conn, batch)
         lost.append(when)
         raise psycopg.OperationalError("the connection was lost")
 

@@ -108,8 +108,8 @@ def test_a_run_whose_python_is_gone_fails(runs, supervise, tmp_path):
     assert "No such file" in runs.texts(run_id)[0]
 
 
-def test_a_run_with_variables_that_no_process_can_have_fails(runs, supervise):
-    run_id = runs.start("print('never')", variables={"BIG": "x" * 3_000_000})
+def test_a_run_with_a_command_line_that_no_process_can_have_fails(runs, supervise):
+    run_id = runs.start("print('never')", command=["echo", "x" * 3_000_000])
 
     drive(supervise(), ended(runs, run_id))
 

@@ -56,6 +56,20 @@ from kirby.server import uv
             "hint: several\nlines\n",
             "Failed to build `x==1.0`: ModuleNotFoundError: No module named 'y'",
         ),
+        (
+            "Building wheel...\n  chatter\nValueError: no compiler\n\n"
+            "error: Failed to build `/tmp/x`\n"
+            "  cause: The build backend returned an error\n"
+            "  cause: Call to `backend.build_wheel` failed (exit status: 1)\n",
+            "ValueError: no compiler",
+        ),
+        (
+            "Building wheel...\n"
+            "error: Failed to build `/tmp/x`\n"
+            "  cause: The build backend returned an error\n"
+            "  cause: Call to `backend.build_wheel` failed (exit status: 1)\n",
+            "Failed to build `/tmp/x`: Call to `backend.build_wheel` failed (exit status: 1)",
+        ),
         ("", "uv gave no reason"),
     ],
 )
@@ -70,6 +84,8 @@ def test_secrets_of_the_server_are_not_handed_to_a_build():
         "PYTHONPATH": "x",
         "VIRTUAL_ENV": "x",
         "UV_PUBLISH_TOKEN": "x",
+        "DATABASE_URL": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
         "HTTPS_PROXY": "proxy",
         "SSL_CERT_FILE": "certificates",
         "UV_HTTP_TIMEOUT": "5",
@@ -87,6 +103,7 @@ def test_secrets_of_the_server_are_not_handed_to_a_build():
         "UV_NO_CONFIG": "1",
         "UV_CACHE_DIR": "/cache",
         "UV_DEFAULT_INDEX": "https://index.example/simple",
+        "SOURCE_DATE_EPOCH": uv.EPOCH,
     }
 
 
@@ -95,7 +112,7 @@ def test_what_the_user_set_for_uv_comes_first():
 
     kept = uv.environment(given, cache=Path("/cache"), index_url=None)
 
-    assert kept == {**given, "UV_PYTHON_DOWNLOADS": "never"}
+    assert kept == {**given, "UV_PYTHON_DOWNLOADS": "never", "SOURCE_DATE_EPOCH": uv.EPOCH}
 
 
 @pytest.fixture

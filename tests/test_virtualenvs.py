@@ -3,14 +3,16 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from fix_index import a_wheel, an_sdist
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import locks, sdk_wheel, uv, virtualenvs
+from kirby.server import locks, pythons, uv, virtualenvs
 from kirby.server.locks import Lock
+from kirby.server.sources import Sources
 from kirby.server.virtualenvs import Virtualenvs
 
 EMPTY = Lock("", None, f"3.{sys.version_info[1]}")
@@ -50,13 +52,22 @@ def root(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def sdk():
-    return sdk_wheel.build()
-
-
-@pytest.fixture(scope="module")
 def idna(sdk):
-    return locks.resolve(["idna"], sdk=sdk)
+    """A lock whose files are not given: of a release of before they were stored."""
+    return replace(locks.resolve(["idna"], Sources(sdk)), packages=())
+
+
+def given(*paths):
+    """What gets files that are there already."""
+    return lambda to: list(paths)
+
+
+@pytest.fixture
+def sdk_file(sdk, tmp_path):
+    path = tmp_path / "sdk" / sdk.filename
+    path.parent.mkdir()
+    path.write_bytes(sdk.content)
+    return path
 
 
 @pytest.fixture
@@ -107,7 +118,7 @@ def test_a_package_can_be_imported_after_the_rename(root, idna):
 
 
 def test_the_program_of_a_dependency_works_after_the_rename(root, sdk):
-    lock = locks.resolve(["markdown-it-py"], sdk=sdk)
+    lock = locks.resolve(["markdown-it-py"], Sources(sdk))
 
     folder = Virtualenvs(root).ensure(lock, None)
     program = folder / "bin" / "markdown-it"
@@ -130,10 +141,10 @@ def test_an_empty_lock_gives_a_bare_virtualenv(root):
     assert python(folder, code) == "None None None"
 
 
-def test_the_sdk_is_that_of_this_server(root, sdk):
-    lock = locks.resolve(["kirby"], sdk=sdk)
+def test_the_sdk_is_that_of_this_server(root, sdk, sdk_file):
+    lock = locks.resolve(["kirby"], Sources(sdk))
 
-    folder = Virtualenvs(root).ensure(lock, sdk.content)
+    folder = Virtualenvs(root).ensure(lock, given(sdk_file))
 
     code = "import kirby, importlib.metadata as m; print(kirby.__file__, m.version('kirby'))"
     file, version = python(folder, code).split()
@@ -248,11 +259,11 @@ def test_bytes_that_are_not_the_locked_ones_are_refused(root):
     assert not (root / lock.hash).exists()
 
 
-def test_an_sdk_that_is_not_the_locked_one_is_refused(root, sdk):
+def test_an_sdk_that_is_not_the_locked_one_is_refused(root, sdk_file):
     lock = Lock("", "0" * 64, EMPTY.python)
 
     with pytest.raises(Invalid, match="the lock asks for SDK wheel 0000"):
-        Virtualenvs(root).ensure(lock, sdk.content)
+        Virtualenvs(root).ensure(lock, given(sdk_file))
     with pytest.raises(Invalid, match="none is given"):
         Virtualenvs(root).ensure(lock, None)
 
@@ -294,7 +305,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(small_disk, tmp_path, monkeypatch, sdk):
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
-    lock = locks.resolve(["markdown-it-py"], sdk=sdk)
+    lock = locks.resolve(["markdown-it-py"], Sources(sdk))
 
     with pytest.raises(KirbyError) as failed:
         Virtualenvs(small_disk / "root").ensure(lock, None)
@@ -338,3 +349,222 @@ def test_a_relative_root_is_taken_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert Virtualenvs(Path("here")).ensure(EMPTY, None) == tmp_path / "here" / EMPTY.hash
+
+
+# From stored files
+
+
+@pytest.fixture
+def stored(sources, upstream, tmp_path):
+    """`stored("six")`: a lock of these packages, and what gets its files; then nothing answers."""
+
+    def stored(*names, name="files"):
+        lock = locks.fetch(locks.resolve(names, sources), tmp_path / name, sources)
+        upstream.files.clear()
+        upstream.asked.clear()
+        return lock, fetch
+
+    def fetch(to):
+        fetch.calls += 1
+        paths = []
+        for path in sorted(tmp_path.glob("files*/*.whl")):
+            kept = to / path.stem / path.name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            if not kept.exists():
+                shutil.copy(path, kept)
+            paths.append(kept)
+        return paths
+
+    fetch.calls = 0
+    return stored
+
+
+@pytest.fixture
+def own_cache(stored, monkeypatch):
+    """uv's cache is beside the virtualenvs, as it is on a host."""
+
+    def own_cache(*names):
+        made = stored(*names)
+        monkeypatch.delenv("UV_CACHE_DIR")
+        return made
+
+    return own_cache
+
+
+def test_a_virtualenv_is_built_from_stored_files_without_any_index(root, upstream, own_cache):
+    upstream.add(a_wheel("six", "1.0", "middle"), a_wheel("middle", "2.0"), an_sdist("source"))
+    lock, fetch = own_cache("six", "source")
+
+    folder = Virtualenvs(root, index_url=upstream.url).ensure(lock, fetch)
+
+    code = "import six, middle, source; print(six.version, middle.version)"
+    assert python(folder, code) == "1.0 2.0"
+    assert upstream.asked == []
+
+
+def test_a_lost_file_is_refused_and_not_sought_on_an_index(root, upstream, own_cache):
+    wheels = a_wheel("six", "1.0", "middle"), a_wheel("middle", "2.0")
+    upstream.add(*wheels)
+    lock, fetch = own_cache("six")
+    upstream.add(*wheels)
+
+    with pytest.raises(KirbyError) as refused:
+        Virtualenvs(root, index_url=upstream.url).ensure(lock, lambda to: fetch(to)[:1])
+
+    assert len(str(refused.value).splitlines()) == 1
+    assert upstream.asked == []
+    assert left_over(root) == []
+
+
+def test_a_stored_file_with_other_bytes_is_refused(root, upstream, own_cache, tmp_path):
+    upstream.add(a_wheel("six", "1.0"))
+    lock, fetch = own_cache("six")
+    filename, content = a_wheel("six", "1.0", files={"six/evil.py": ""})
+    (tmp_path / "files" / filename).write_bytes(content)
+
+    with pytest.raises(Invalid, match="Hash mismatch"):
+        Virtualenvs(root).ensure(lock, fetch)
+
+    assert not (root / lock.hash).exists()
+
+
+def test_files_are_fetched_only_when_they_are_needed(root, upstream, own_cache):
+    upstream.add(a_wheel("six", "1.0"))
+    lock, fetch = own_cache("six")
+
+    for _ in range(3):
+        Virtualenvs(root).ensure(lock, fetch)
+
+    assert fetch.calls == 1
+
+
+def test_two_virtualenvs_share_the_files_of_a_package(root, upstream, stored, monkeypatch):
+    upstream.add(a_wheel("six", "1.0"), a_wheel("other", "1.0"))
+    served = dict(upstream.files)
+    one, fetch = stored("six", name="files")
+    upstream.add(*served.items())
+    two, fetch = stored("six", "other", name="files2")
+    monkeypatch.delenv("UV_CACHE_DIR")
+
+    folders = [Virtualenvs(root).ensure(lock, fetch) for lock in (one, two)]
+
+    [first], [second] = (list(folder.rglob("six/__init__.py")) for folder in folders)
+    assert first.stat().st_ino == second.stat().st_ino
+
+
+def test_another_version_of_python_is_used_where_there_is_one(root, other_python):
+    folder = Virtualenvs(root).ensure(Lock("", None, other_python), None)
+
+    assert python(folder, "import sys; print('%d.%d' % sys.version_info[:2])") == other_python
+    assert pythons.locked(other_python).version == other_python
+
+
+# Room on the disk
+
+
+@pytest.fixture
+def several(root, monkeypatch):
+    """Virtualenvs that were used one after the other, the oldest first."""
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    kept = Virtualenvs(root)
+    found = []
+    for number in range(3):
+        lock = Lock(f"# {number}\n", None, EMPTY.python)
+        monkeypatch.setattr(virtualenvs, "_only", lambda files: ["--no-index"])
+        folder = kept.ensure(lock, None)
+        (folder / "weight").write_bytes(os.urandom(2_000_000))
+        kept.hold(lock).close()
+        os.utime(root / "locks" / f"{lock.hash}.use", (number, number))
+        found.append(lock)
+    return kept, found
+
+
+def there(kept, found):
+    return [kept.is_ready(lock) for lock in found]
+
+
+def test_the_least_recently_used_goes_first(several):
+    kept, found = several
+
+    removed = kept.prune(kept.size() - 1_000_000)
+
+    assert removed == [found[0].hash]
+    assert there(kept, found) == [False, True, True]
+    assert left_over(kept.root) == []
+
+
+def test_nothing_goes_while_there_is_room(several):
+    kept, found = several
+
+    assert kept.prune(kept.size()) == []
+    assert there(kept, found) == [True, True, True]
+
+
+def test_one_that_is_used_now_came_back(several):
+    kept, found = several
+    kept.hold(found[0]).close()
+
+    assert kept.prune(kept.size() - 1_000_000) == [found[1].hash]
+
+
+def test_one_that_is_held_stays_even_if_there_is_no_room(several):
+    kept, found = several
+
+    with kept.hold(found[0]), kept.hold(found[0]):
+        assert set(kept.prune(0)) == {found[1].hash, found[2].hash}
+        assert there(kept, found) == [True, False, False]
+    assert kept.prune(0) == [found[0].hash]
+
+
+def test_one_that_another_process_holds_stays_until_that_is_killed(several):
+    kept, found = several
+    code = (
+        "import sys; from pathlib import Path; from kirby.server.locks import Lock;"
+        "from kirby.server.virtualenvs import Virtualenvs;"
+        "held = Virtualenvs(Path(sys.argv[1])).hold(Lock(sys.argv[2], None, sys.argv[3]));"
+        "print('holds', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, kept.root, found[0].requirements, found[0].python],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout.readline() == "holds\n"
+        assert found[0].hash not in kept.prune(0)
+        holder.kill()
+
+    assert kept.prune(0) == [found[0].hash]
+
+
+def test_those_of_the_last_deployed_versions_stay(several):
+    kept, found = several
+
+    assert kept.prune(0, keep={found[0].hash, found[1].hash}) == [found[2].hash]
+    assert there(kept, found) == [True, True, False]
+
+
+def test_one_that_was_removed_is_built_again(several):
+    kept, found = several
+    kept.prune(0)
+
+    assert kept.ensure(found[0], None) == kept.root / found[0].hash
+    assert there(kept, found) == [True, False, False]
+
+
+def test_what_can_be_made_again_goes_first(root, upstream, own_cache):
+    upstream.add(a_wheel("six", "1.0", files={"six/large.py": "#" * 3_000_000}))
+    lock, fetch = own_cache("six")
+    kept = Virtualenvs(root)
+    folder = kept.ensure(lock, fetch)
+    before = kept.size()
+
+    assert kept.prune(before - 1_000_000) == []
+
+    assert kept.size() < before - 1_000_000
+    assert python(folder, "import six; print(six.version)") == "1.0"
+
+
+def test_a_folder_that_is_not_there_has_nothing_to_remove(root):
+    assert Virtualenvs(root).prune(0) == []

@@ -9,7 +9,8 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from kirby.server import health, partitions, query, retention, spans
+from kirby.server import health, partitions, query, retention, spans, supervisors
+from kirby.server.supervisors import Supervisor
 
 Level = Literal["wrong", "near"]
 
@@ -50,7 +51,7 @@ class Facts:
 
     now: datetime
     server: health.Server
-    supervisors: list[health.Supervisor]
+    supervisors: list[Supervisor]
     leases: list[health.Lease]
     holders: list[health.Holder]
     snapshots: list[health.Snapshot]
@@ -84,7 +85,7 @@ def facts(conn: Connection) -> Facts:
     return Facts(
         now=query.value(conn, NOW),
         server=health.server(conn),
-        supervisors=health.supervisors(conn),
+        supervisors=supervisors.listing(conn),
         leases=health.leases(conn),
         holders=health.holders(conn, seconds=HELD[0]),
         snapshots=health.snapshots(conn),

@@ -1,51 +1,101 @@
-"""Deployments: put a release of a script to work in an environment; every change is a version."""
+"""Deployments: put a release to work in an environment; every change is a version."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, LiteralString
 
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection
 
-from kirby.core.errors import Invalid, Taken
-from kirby.server import cron, environments, files, query, variables
-from kirby.server.locks import Lock
-from kirby.server.scripts import Script
-from kirby.server.sdk_wheel import SdkWheel
-from kirby.server.tables import deployment, deployment_version, job, release
+from kirby.core.errors import Conflict, Invalid, NotFound, Taken
+from kirby.server import cron, database, environments, plans, query
+from kirby.server.plans import Order, Plan
 
-LONGEST_REASON = 1000  # characters
+HOW = {
+    "daemon": "--daemon",
+    "scheduled": "--schedule CRON",
+    "manual": "neither --daemon nor --schedule",
+}
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a script is to be run: what the command line, or its own metadata, asks for."""
-
-    name: str
-    environment: str
-    schedules: tuple[str, ...] = ()
-    tz: str = "UTC"
-    daemon: bool = False
-    replicas: int = 1
-    max_attempts: int = 1
-    variables: Mapping[str, str] = field(default_factory=dict)
-    description: str = ""
-    reason: str = ""
-
-    @property
-    def kind(self) -> str:
-        return "daemon" if self.daemon else "scheduled" if self.schedules else "manual"
+KIND = "select kind from kirby.job where name = %(name)s"
+ADD_JOB = """
+    insert into kirby.job as j (name, kind, description)
+    values (%(name)s, %(kind)s, %(description)s)
+        on conflict (name) do update
+       set description = coalesce(nullif(excluded.description, ''), j.description)
+    returning id
+"""
+ADD = """
+    insert into kirby.deployment (job_id, environment_id, version)
+    values (%(job_id)s, %(environment_id)s, 0) on conflict do nothing
+"""
+LOCK = """
+    select d.id, d.version, d.canary_version,
+           (select coalesce(max(v.version), 0) from kirby.deployment_version v
+             where v.deployment_id = d.id) as newest
+      from kirby.deployment d
+     where d.job_id = %(job_id)s and d.environment_id = %(environment_id)s
+       for update
+"""
+FIND = """
+    select d.id, d.version
+      from kirby.deployment d
+      join kirby.job j on j.id = d.job_id
+      join kirby.environment e on e.id = d.environment_id
+     where j.name = %(name)s and e.name = %(environment)s and d.version > 0
+"""
+CONTENT: LiteralString = """
+    select release_id, entry, command, schedules, tz, replicas, max_attempts, retry_pause, timeout,
+           grace, no_progress_timeout, priority, labels, concurrency, rerun, variables, needs
+      from kirby.deployment_version
+     where deployment_id = %s and version = %s
+"""
+ADD_VERSION = """
+    insert into kirby.deployment_version
+           (deployment_id, version, release_id, entry, command, schedules, tz, replicas,
+            max_attempts, retry_pause, timeout, grace, no_progress_timeout, priority, labels,
+            concurrency, rerun, variables, needs, reason, actor, rolled_back_to, promoted_from,
+            promoted_env, deployed)
+    values (%(deployment_id)s, %(version)s, %(release_id)s, %(entry)s, %(command)s, %(schedules)s,
+            %(tz)s, %(replicas)s, %(max_attempts)s, %(retry_pause)s, %(timeout)s, %(grace)s,
+            %(no_progress_timeout)s, %(priority)s, %(labels)s, %(concurrency)s, %(rerun)s,
+            %(variables)s, %(needs)s, %(reason)s, %(actor)s, %(rolled_back_to)s,
+            %(promoted_from)s, %(promoted_env)s, %(deployed)s)
+"""
+SET_VERSION = """
+    update kirby.deployment set version = %(version)s, rolling = %(rolling)s
+     where id = %(deployment_id)s
+"""
+ROLL = "update kirby.deployment set rolling = true where id = %(deployment_id)s"
+SET_CANARY = """
+    select kirby.set_canary(%(deployment_id)s, %(version)s, %(share)s, %(actor)s, %(reason)s)
+"""
+REPLACE = """
+    select kirby.cancel_run(r.id, 'replaced by version ' || d.version, %(actor)s)
+      from kirby.run r
+      join kirby.deployment d on d.id = r.deployment_id
+     where d.id = %(deployment_id)s and r.version < d.version and not r.canary
+       and r.status in ('queued', 'starting', 'running')
+     order by r.id
+"""
+AUDIT = """
+    select kirby.audit(%(actor)s, %(verb)s, %(object)s, %(before)s, %(after)s, %(reason)s)
+"""
+EVENT = """
+    select kirby.append_job_event(null, %(deployment_id)s, 'job_deployed', %(data)s, %(actor)s)
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What a deploy did. ``changed`` is false if this very version was deployed already."""
+    """What a deploy did. ``changed`` is false if this very version was deployed already.
+
+    ``canary``: the share of the keys that the version has beside the deployed one; None: all.
+    """
 
     job: str
     environment: str
@@ -54,75 +104,107 @@ class Deployed:
     release_id: int
     changed: bool
     next_tick: datetime | None
+    canary: float | None = None
+    stopped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Why a version is there, if it is no plain deploy."""
+
+    verb: str = "job_deployed"
+    rolled_back_to: int | None = None
+    promoted_from: int | None = None
+    promoted_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    id: int
+    version: int  # 0: nothing is deployed yet
+    canary_version: int | None
+    newest: int
+
+
+PLAIN = Origin()
 
 
 def check(conn: Connection, plan: Plan) -> None:
     """Find what is wrong with a plan before anything is resolved or stored.
 
-    Raises NotFound (no such environment), Invalid (a bad schedule, zone, count or variable) or
-    Taken (the name is a job of another kind).
+    Raises as ``plans.check``, and Taken if the name is a job of another kind.
     """
-    environments.get(conn, plan.environment)
-    if plan.daemon and plan.schedules:
-        raise Invalid(f"{plan.name} cannot be both a daemon and scheduled: choose one")
-    _check_counts(plan)
-    if len(plan.reason) > LONGEST_REASON:
-        raise Invalid(f"the reason is {len(plan.reason):,} characters: at most {LONGEST_REASON:,}")
-    variables.check(plan.variables)
-    for expression in plan.schedules:
-        cron.parse(expression)
-    cron.zone(plan.tz)
+    plans.check(conn, plan)
     _check_kind(conn, plan)
 
 
+def check_all(conn: Connection, made: Iterable[Plan], order: Order) -> None:
+    """The same for everything that an order asks for."""
+    for plan in made:
+        check(conn, plan)
+        if order.canary is not None and plan.kind != "daemon":
+            raise Invalid(f"{plan.name} is {plan.kind}: a canary is for daemons")
+
+
 def _check_kind(conn: Connection, plan: Plan) -> None:
-    known = conn.execute(select(job.c.kind).where(job.c.name == plan.name)).scalar()
+    known = query.value(conn, KIND, name=plan.name)
     if known is not None and known != plan.kind:
         raise Taken(
             f"{plan.name} is a {known} job already, and this would make it {plan.kind}:"
-            f" deploy it under another name (--job), or say {HOW[known]}"
+            f" deploy it under another name (--as), or say {HOW[known]}"
         )
 
 
-HOW = {
-    "daemon": "--daemon",
-    "scheduled": "--schedule CRON",
-    "manual": "neither --daemon nor --schedule",
-}
-
-
-def _check_counts(plan: Plan) -> None:
-    if not 0 <= plan.replicas <= 1000:
-        raise Invalid(f"replicas is {plan.replicas}: from 0 to 1000")
-    if plan.replicas != 1 and not plan.daemon:
-        raise Invalid(f"replicas are for daemons: {plan.name} is {plan.kind} (add --daemon)")
-    if not 1 <= plan.max_attempts <= 100:
-        raise Invalid(f"max-attempts is {plan.max_attempts}: from 1 to 100")
+def deploy_all(
+    conn: Connection, made: Iterable[Plan], release_id: int, order: Order, *, actor: str
+) -> list[Deployed]:
+    """Deploy the jobs of a release as an order asks; all of them, or on an error none."""
+    return [deploy(conn, plan, release_id, actor=actor, order=order) for plan in made]
 
 
 def deploy(
-    conn: Connection, plan: Plan, script: Script, lock: Lock, sdk: SdkWheel, *, actor: str
+    conn: Connection,
+    plan: Plan,
+    release_id: int,
+    *,
+    actor: str,
+    order: Order | None = None,
+    origin: Origin = PLAIN,
 ) -> Deployed:
-    """Make this script the one that runs; what runs already goes on as it is.
+    """Make this release the one that runs; what runs already goes on as it is.
 
-    Identical to what is deployed: nothing is written. Raises as ``check``.
+    Unless `order` says otherwise: replace (older runs are stopped now), drain (replicas are
+    replaced one after the other) or canary (it stands beside the deployed version). Identical to
+    what is deployed: nothing is written. Raises as ``check``, and Conflict while there is a canary.
     """
+    order = order or Order(plan.environment)
     check(conn, plan)
-    release_id = _release(conn, script, lock, sdk, actor)
-    deployment_id, current = _deployment(conn, plan)
-    content = _content(plan, release_id)
-    before = _version(conn, deployment_id, current) if current else None
-    if before != content:
-        _add_version(conn, deployment_id, current + 1, content, plan, actor)
-        _record(conn, plan, deployment_id, before, {"version": current + 1, **content}, actor)
+    locked = _locked(conn, plan)
+    wanted = content(plan, release_id)
+    before = version_content(conn, locked.id, locked.version) if locked.version else None
+    changed = before != wanted
+    if changed:
+        _check_canary(plan, locked)
+        _add_version(conn, locked, wanted, plan, order, actor, origin)
+        verb = origin.verb if order.canary is None else "canary_deployed"
+        _record(conn, plan, locked, before, wanted, actor, verb)
+    stopped = 0
+    if order.canary is None:
+        stopped = _old_runs(conn, locked.id, order, actor)
+    elif changed:
+        query.value(conn, SET_CANARY, deployment_id=locked.id, version=locked.newest + 1,
+                    share=order.canary, actor=actor, reason=plan.reason)  # fmt: skip
+    wake_supervisors(conn)
     return Deployed(
         job=plan.name,
         environment=plan.environment,
         kind=plan.kind,
-        version=current + (before != content),
+        version=locked.newest + 1 if changed else locked.version,
         release_id=release_id,
-        changed=before != content,
+        changed=changed,
         next_tick=next_tick(plan),
+        canary=order.canary if changed else None,
+        stopped=stopped,
     )
 
 
@@ -136,23 +218,44 @@ def next_tick(plan: Plan) -> datetime | None:
     return min((due.at for due in dues if due), default=None)
 
 
-REPLACE = """
-    select kirby.cancel_run(r.id, 'replaced by version ' || d.version, %(actor)s)
-      from kirby.run r
-      join kirby.deployment d on d.id = r.deployment_id
-      join kirby.job j on j.id = d.job_id
-     where j.name = %(job)s and d.environment_id = %(environment_id)s and r.version < d.version
-       and r.status in ('queued', 'starting', 'running')
-     order by r.id
-"""
+def find(conn: Connection, environment: str, name: str) -> tuple[int, int] | None:
+    """The id and deployed version of a job in an environment; None: it is not deployed there."""
+    found = database.driver(conn).execute(FIND, {"environment": environment, "name": name})
+    row = found.fetchone()
+    return (int(row[0]), int(row[1])) if row else None
 
 
-def replace_running(conn: Connection, name: str, environment: str, *, actor: str) -> int:
-    """Stop the runs of older versions, gently; a daemon's replicas come back at the new one."""
-    environment_id = environments.get(conn, environment).id
-    did = query.column(conn, REPLACE, actor=actor, job=name, environment_id=environment_id)
-    wake_supervisors(conn)
-    return sum(did)
+def content(plan: Plan, release_id: int) -> dict[str, Any]:
+    """What makes two versions different, as it is stored."""
+    return {
+        "release_id": release_id,
+        "entry": plan.entry,
+        "command": list(plan.command) if plan.command else None,
+        "schedules": list(plan.schedules),
+        "tz": plan.tz,
+        "replicas": plan.replicas,
+        "max_attempts": plan.max_attempts,
+        "retry_pause": plans.figure(plan.retry_pause),
+        "timeout": plan.timeout and plans.figure(plan.timeout),
+        "grace": plans.figure(plan.grace),
+        "no_progress_timeout": plan.no_progress_timeout and plans.figure(plan.no_progress_timeout),
+        "priority": plan.priority,
+        "labels": list(plan.labels),
+        "concurrency": plan.concurrency,
+        "rerun": plan.rerun,
+        "variables": dict(plan.variables),
+        "needs": {key: list(names) for key, names in asdict(plan.needs).items()},
+    }
+
+
+def version_content(conn: Connection, deployment_id: int, version: int) -> dict[str, Any]:
+    """The same of a stored version; raises NotFound."""
+    with database.driver(conn).cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(CONTENT, [deployment_id, version]).fetchone()
+    if row is None:
+        raise NotFound(f"there is no version {version} of this job")
+    empty: dict[str, list[str]] = {"variables": [], "secrets": [], "reads": [], "writes": []}
+    return {**row, "needs": {**empty, **row["needs"]}}
 
 
 def wake_supervisors(conn: Connection) -> None:
@@ -160,139 +263,86 @@ def wake_supervisors(conn: Connection) -> None:
     query.value(conn, "select pg_notify('kirby_run', '')")
 
 
-def _release(conn: Connection, script: Script, lock: Lock, sdk: SdkWheel, actor: str) -> int:
-    """The release of this source with this lock: the one that is there, or a new one."""
-    if lock.sdk_sha256 is not None:
-        files.put(conn, io.BytesIO(sdk.content))
-    values = {
-        "name": script.name,
-        "filename": f"{script.name}.py",
-        "source": script.source,
-        "sha256": hashlib.sha256(script.source.encode()).hexdigest(),
-        "requirements": lock.requirements,
-        "lock_hash": lock.hash,
-        "python": lock.python,
-        "sdk_sha256": lock.sdk_sha256,
-        "created_by": actor,
-    }
-    conn.execute(insert(release).values(values).on_conflict_do_nothing())
-    same = [release.c[name] == values[name] for name in ("name", "sha256", "lock_hash")]
-    return int(conn.execute(select(release.c.id).where(*same)).scalar_one())
+# What is written
 
 
-def _deployment(conn: Connection, plan: Plan) -> tuple[int, int]:
-    """The deployment's id and current version (0: new), locked against another deploy."""
+def _locked(conn: Connection, plan: Plan) -> _Locked:
+    """The deployment, a new one if need be, locked against another deploy of the job."""
     environment_id = environments.get(conn, plan.environment).id
-    description = {"description": plan.description} if plan.description else {}
-    conn.execute(
-        insert(job)
-        .values(name=plan.name, kind=plan.kind, description=plan.description)
-        .on_conflict_do_update(index_elements=["name"], set_={"name": plan.name, **description})
+    job_id = query.value(
+        conn, ADD_JOB, name=plan.name, kind=plan.kind, description=plan.description
     )
     _check_kind(conn, plan)  # the row is locked now; another deploy may have made it meanwhile
-    job_id = conn.execute(select(job.c.id).where(job.c.name == plan.name)).scalar_one()
-    conn.execute(
-        insert(deployment)
-        .values(job_id=job_id, environment_id=environment_id, version=0)
-        .on_conflict_do_nothing()
-    )
-    row = conn.execute(
-        select(deployment.c.id, deployment.c.version)
-        .where(deployment.c.job_id == job_id, deployment.c.environment_id == environment_id)
-        .with_for_update()
-    ).one()
-    return row.id, row.version
+    query.execute(conn, ADD, job_id=job_id, environment_id=environment_id)
+    return query.one(conn, _Locked, LOCK, job_id=job_id, environment_id=environment_id)
 
 
-CONTENT = (
-    "release_id",
-    "schedules",
-    "tz",
-    "replicas",
-    "max_attempts",
-    "variables",
-)
-
-
-def _content(plan: Plan, release_id: int) -> dict[str, Any]:
-    """What makes two versions different."""
-    return {
-        "release_id": release_id,
-        "schedules": list(plan.schedules),
-        "tz": plan.tz,
-        "replicas": plan.replicas,
-        "max_attempts": plan.max_attempts,
-        "variables": dict(plan.variables),
-    }
-
-
-def _version(conn: Connection, deployment_id: int, version: int) -> dict[str, Any]:
-    columns: Sequence[Any] = [deployment_version.c[name] for name in CONTENT]
-    row = conn.execute(
-        select(*columns).where(
-            deployment_version.c.deployment_id == deployment_id,
-            deployment_version.c.version == version,
+def _check_canary(plan: Plan, locked: _Locked) -> None:
+    if locked.canary_version is not None:
+        raise Conflict(
+            f"version {locked.canary_version} is the canary of {plan.name} in {plan.environment}:"
+            f" 'kirby job canary {plan.name} --env {plan.environment}' with --promote or --abort"
+            " ends it"
         )
-    ).one()
-    return dict(row._mapping)
-
-
-ADD_VERSION = """
-    with added as (
-      insert into kirby.deployment_version
-             (deployment_id, version, release_id, schedules, tz, replicas, max_attempts, variables,
-              reason, actor)
-      values (%(deployment_id)s, %(version)s, %(release_id)s, %(schedules)s, %(tz)s, %(replicas)s,
-              %(max_attempts)s, %(variables)s, %(reason)s, %(actor)s)
-    )
-    update kirby.deployment set version = %(version)s where id = %(deployment_id)s returning id
-"""
 
 
 def _add_version(
     conn: Connection,
-    deployment_id: int,
-    version: int,
-    content: dict[str, Any],
+    locked: _Locked,
+    wanted: dict[str, Any],
     plan: Plan,
+    order: Order,
     actor: str,
+    origin: Origin,
 ) -> None:
-    query.value(
+    version = locked.newest + 1
+    query.execute(
         conn,
         ADD_VERSION,
-        **{**content, "variables": Jsonb(content["variables"])},
-        deployment_id=deployment_id,
+        **{**wanted, "variables": Jsonb(wanted["variables"]), "needs": Jsonb(wanted["needs"])},
+        deployment_id=locked.id,
         version=version,
         reason=plan.reason,
         actor=actor,
+        rolled_back_to=origin.rolled_back_to,
+        promoted_from=origin.promoted_from,
+        promoted_env=origin.promoted_env,
+        deployed=order.canary is None,
     )
+    if order.canary is None:
+        query.execute(
+            conn, SET_VERSION, deployment_id=locked.id, version=version, rolling=order.drain
+        )
 
 
-AUDIT = """
-    select kirby.audit(%(actor)s, 'job_deployed', %(object)s, %(before)s, %(after)s, %(reason)s)
-"""
-EVENT = """
-    select kirby.append_job_event(null, %(deployment_id)s, 'job_deployed', %(data)s, %(actor)s)
-"""
+def _old_runs(conn: Connection, deployment_id: int, order: Order, actor: str) -> int:
+    """Do to runs of older versions what is asked, by default nothing; how many are stopped."""
+    if order.drain:
+        query.execute(conn, ROLL, deployment_id=deployment_id)
+    if not order.replace:
+        return 0
+    return sum(query.column(conn, REPLACE, deployment_id=deployment_id, actor=actor))
 
 
 def _record(
     conn: Connection,
     plan: Plan,
-    deployment_id: int,
+    locked: _Locked,
     before: dict[str, Any] | None,
-    after: dict[str, Any],
+    wanted: dict[str, Any],
     actor: str,
+    verb: str,
 ) -> None:
     """The change in both logs: who did it (audit), and what the job became (job events)."""
+    after = Jsonb({"version": locked.newest + 1, **wanted})
     query.value(
         conn,
         AUDIT,
         actor=actor,
+        verb=verb,
         object=f"job/{plan.environment}/{plan.name}",
-        before=Jsonb(before),
-        after=Jsonb(after),
+        before=Jsonb(before and {"version": locked.version, **before}),
+        after=after,
         reason=plan.reason,
     )
-    query.value(conn, EVENT, deployment_id=deployment_id, data=Jsonb(after), actor=actor)
-    wake_supervisors(conn)
+    query.value(conn, EVENT, deployment_id=locked.id, data=after, actor=actor)

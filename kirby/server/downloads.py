@@ -26,18 +26,22 @@ TRIES = 3
 
 
 class Downloads:
-    """Puts files into `folder`, but for wheels that are stored already."""
+    """Puts files into `folder`; wheels that are stored already only for `copies`."""
 
-    def __init__(self, origin: Sources, folder: Path) -> None:
+    def __init__(
+        self, origin: Sources, folder: Path, files: Iterable[LockedFile], *, copies: bool
+    ) -> None:
+        self._copies = copies
         self._hosted = origin.hosted
+        self._stored = set(origin.hosted.stored([file.sha256 for file in files]))
         self._folder = folder
         self._logins = dict(_logins(uv.index_urls(os.environ, origin.index_url)))
 
     def file(self, file: LockedFile) -> None:
         """Have one file, whole and right. Raises Invalid for wrong bytes, else KirbyError."""
         path = self._folder / file.filename
-        is_stored = self._hosted.has(file.sha256)
-        if is_stored and file.is_wheel:
+        is_stored = file.sha256 in self._stored
+        if is_stored and file.is_wheel and not self._copies:
             return
         if is_stored or file.hosted:
             return self._save(path, file, self._hosted.read(file.sha256))

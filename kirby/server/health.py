@@ -12,17 +12,6 @@ from kirby.server import query
 
 HELD = 5.0  # seconds for which a transaction may hold back readers before it is told of
 
-SUPERVISORS = """
-    select s.id, s.host, s.folder, s.pid, s.slots, s.registered_at, s.lease_until, s.ended_at,
-           (select count(*) from kirby.run r
-             where r.supervisor_id = s.id and r.status in ('starting', 'running')) as live,
-           s.ended_at is null and s.lease_until > kirby.now() as alive
-      from kirby.supervisor s
-     where s.ended_at is null or s.ended_at > kirby.now() - interval '1 day'
-     order by s.ended_at desc nulls first, s.registered_at desc
-     limit 50
-"""
-
 LEASES = """
     select l.name, l.holder, l.term, l.until, l.until > kirby.now() as held, s.host, s.pid
       from kirby.lease l
@@ -127,20 +116,6 @@ STUCK = """
 
 
 @dataclass(frozen=True, slots=True)
-class Supervisor:
-    id: UUID
-    host: str
-    folder: str
-    pid: int
-    slots: int
-    registered_at: datetime
-    lease_until: datetime
-    ended_at: datetime | None
-    live: int
-    alive: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Lease:
     name: str
     holder: UUID
@@ -230,11 +205,6 @@ class Stuck:
     paused: bool
     parked: int
     expired: int
-
-
-def supervisors(conn: Connection) -> list[Supervisor]:
-    """The supervisors, and those that ended within a day; the living first."""
-    return query.rows(conn, Supervisor, SUPERVISORS)
 
 
 def leases(conn: Connection) -> list[Lease]:

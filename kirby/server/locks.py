@@ -119,18 +119,25 @@ def resolve(
     )
 
 
-def fetch(lock: Lock, folder: Path, sources: Sources, python: Python | None = None) -> Lock:
+def fetch(
+    lock: Lock,
+    folder: Path,
+    sources: Sources,
+    python: Python | None = None,
+    *,
+    copies: bool = False,
+) -> Lock:
     """Have one wheel of each package of a lock that was just resolved, in `folder` or stored.
 
-    What exists as source only is built, apart; its wheel is then what is locked. Returns the lock
-    with its `files`. Raises Invalid and KirbyError as ``resolve``, and Invalid for a file whose
-    bytes are not the locked ones.
+    With `copies` those that are stored are in `folder` too. What exists as source only is built,
+    apart; its wheel is then what is locked. Returns the lock with its `files`. Raises Invalid and
+    KirbyError as ``resolve``, and Invalid for a file whose bytes are not the locked ones.
     """
     python = python or pythons.own()
     folder.mkdir(parents=True, exist_ok=True)
     tags = {tag: place for place, tag in enumerate(python.tags())}
     chosen = [_choice(package, tags) for package in lock.packages]
-    get = downloads.Downloads(sources, folder)
+    get = downloads.Downloads(sources, folder, chosen, copies=copies)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(get.file, chosen))
     built = dict(_built(lock.packages, chosen, folder, sources, python))

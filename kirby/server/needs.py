@@ -141,6 +141,8 @@ class _Reading:
 
     def _topic(self, node: ast.expr) -> str:
         """The topic that an expression is: `kirby.topic("t")`, or a variable that holds one."""
+        if isinstance(node, ast.NamedExpr):
+            node = node.value
         if isinstance(node, ast.Name):
             return self._topics.get(node.id, "")
         if isinstance(node, ast.Call) and self._called(node.func) == "kirby.topic":

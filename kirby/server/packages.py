@@ -61,13 +61,13 @@ ADD = """
 YANK = """
     update kirby.package_file f set yanked_at = kirby.now(), yanked_reason = %(reason)s
       from kirby.package p
-     where p.id = f.package_id and p.name = %(name)s and f.version = %(version)s
+     where p.id = f.package_id and p.name = %(name)s and f.version = any(%(versions)s)
        and f.yanked_at is null
 """
 UNYANK = """
     update kirby.package_file f set yanked_at = null, yanked_reason = null
       from kirby.package p
-     where p.id = f.package_id and p.name = %(name)s and f.version = %(version)s
+     where p.id = f.package_id and p.name = %(name)s and f.version = any(%(versions)s)
 """
 AUDIT = """
     select kirby.audit(%(actor)s, %(verb)s, %(object)s, null, %(after)s::jsonb, %(reason)s)
@@ -122,6 +122,11 @@ class Release:
         return taken[0] if len(taken) == len(self.files) else None
 
     @property
+    def spellings(self) -> list[str]:
+        """1.0 and 1.0.0 are one version."""
+        return sorted({file.version for file in self.files})
+
+    @property
     def uploaded_at(self) -> datetime:
         return max(file.uploaded_at for file in self.files)
 
@@ -156,9 +161,9 @@ class Package:
 
     def release(self, version: str) -> Release:
         """The files of a version, however it is spelt; raises NotFound."""
-        wanted = _normal(version)
+        wanted = _parsed(version)
         for release in self.releases:
-            if release.version == wanted:
+            if Version(release.version) == wanted:
                 return release
         newest = ", ".join(release.version for release in self.releases[:5])
         raise NotFound(f"there is no {self.name} {version} here; there is {newest}")
@@ -243,17 +248,17 @@ def check(
 def _check_said(archive: Archive, fields: Mapping[str, str]) -> None:
     if (name := fields.get("name")) and normal(name) != archive.name:
         raise Invalid(f"{archive.filename} is of {archive.name}, but was sent as {name}")
-    if (version := fields.get("version")) and _normal(version) != archive.version:
+    if (version := fields.get("version")) and _parsed(version) != Version(archive.version):
         raise Invalid(f"{archive.filename} is version {archive.version}, but was sent as {version}")
     if (kind := fields.get("filetype")) and KINDS.get(kind) != archive.kind:
         raise Invalid(f"{archive.filename} is no {kind}: {archives.EXTENSIONS}")
 
 
-def _normal(version: str) -> str:
+def _parsed(version: str) -> Version | None:
     try:
-        return str(Version(version))
+        return Version(version)
     except InvalidVersion:
-        return version
+        return None
 
 
 def store(conn: Connection, content: IO[bytes], archive: Archive, *, actor: str) -> bool:
@@ -325,7 +330,7 @@ def yank(conn: Connection, name: str, version: str, *, reason: str, actor: str) 
         raise Invalid("say why in one line: who pinned the version will read it")
     release = find(conn, name, version)
     if release.yanked is None:
-        query.execute(conn, YANK, name=normal(name), version=release.version, reason=reason)
+        query.execute(conn, YANK, name=normal(name), versions=release.spellings, reason=reason)
         _audit(conn, actor, "package_yanked", normal(name), release.version, None, reason)
     return find(conn, name, version)
 
@@ -334,17 +339,17 @@ def unyank(conn: Connection, name: str, version: str, *, actor: str) -> Release:
     """Offer a version again that was taken back; audited. Raises NotFound."""
     release = find(conn, name, version)
     if any(file.yanked_at is not None for file in release.files):
-        query.execute(conn, UNYANK, name=normal(name), version=release.version)
+        query.execute(conn, UNYANK, name=normal(name), versions=release.spellings)
         _audit(conn, actor, "package_unyanked", normal(name), release.version, None)
     return find(conn, name, version)
 
 
 def _package(name: str, of_name: list[File]) -> Package:
-    by_version: dict[str, list[File]] = {}
+    by_version: dict[Version, list[File]] = {}
     for each in of_name:
-        by_version.setdefault(each.version, []).append(each)
-    newest_first = sorted(by_version, key=Version, reverse=True)
-    return Package(name, [Release(version, by_version[version]) for version in newest_first])
+        by_version.setdefault(Version(each.version), []).append(each)
+    newest_first = sorted(by_version, reverse=True)
+    return Package(name, [Release(str(each), by_version[each]) for each in newest_first])
 
 
 def _audit(

@@ -151,7 +151,7 @@ def _copy_one(source: Path, copy: Path) -> None:
 
 
 def origin(folder: Path) -> str:
-    """Where a folder came from: its name, and of a checkout the commit, and whether it is changed."""
+    """Where a folder came from: its name; of a checkout the commit, and whether it was changed."""
     name = folder.resolve().name
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, LiteralString
 
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
@@ -23,6 +23,7 @@ from kirby.server.locks import Lock
 from kirby.server.sdk_wheel import SdkWheel
 from kirby.server.sources import HostedFile, Sources, With
 from kirby.server.targets import Target
+from kirby.server.virtualenvs import Fetch
 
 VERSIONS_KEPT = 3  # of each deployment: their virtualenvs stay on disk, for a quick way back
 
@@ -36,6 +37,7 @@ FILES = """
      order by f.filename
 """
 HAS = "select exists (select from kirby.file where sha256 = %(sha256)s)"
+KNOWN = "select sha256 from kirby.file where sha256 = any(%(sha256s)s)"
 ADD = """
     insert into kirby.release (name, kind, version, filename, source, sha256, origin, jobs,
                                requirements, lock_hash, python, sdk_sha256, created_by)
@@ -51,20 +53,20 @@ ADD_FILE = """
     insert into kirby.release_file (release_id, filename, sha256)
     values (%(release_id)s, %(filename)s, %(sha256)s) on conflict do nothing
 """
-#: The releases that are deployed, the last ones of each deployment first.
+#: What was deployed last, one row for each lock; what is deployed now first.
 DEPLOYED: LiteralString = """
-    select distinct on (l.lock_hash) l.id, l.requirements, l.python, l.sdk_sha256,
-           coalesce((select jsonb_object_agg(f.filename, f.sha256) from kirby.release_file f
-                      where f.release_id = l.id), '{}') as files
-      from kirby.deployment d
-      join kirby.deployment_version v on v.deployment_id = d.id
-      join kirby.release l on l.id = v.release_id
-     where v.version > d.version - %s or v.version = d.canary_version
-     order by l.lock_hash, l.id
+    select * from (
+      select distinct on (l.lock_hash) l.id, l.requirements, l.python, l.sdk_sha256,
+             coalesce((select jsonb_object_agg(f.filename, f.sha256) from kirby.release_file f
+                        where f.release_id = l.id), '{}') as files,
+             v.version in (d.version, d.canary_version) and v.labels <@ %(labels)s as is_current
+        from kirby.deployment d
+        join kirby.deployment_version v on v.deployment_id = d.id
+        join kirby.release l on l.id = v.release_id
+       where v.version > d.version - %(versions)s or v.version = d.canary_version
+       order by l.lock_hash, is_current desc, l.id desc) locks
+     order by is_current desc, id desc
 """
-READ_SDK: LiteralString = (
-    "select string_agg(content, ''::bytea order by number) from kirby.file_chunk where sha256 = %s"
-)
 
 Unit = Callable[[], AbstractContextManager[Connection]]
 
@@ -87,9 +89,9 @@ class Stored:
         with self._unit() as conn:
             return query.rows(conn, HostedFile, FILES, name=name)
 
-    def has(self, sha256: str) -> bool:
+    def stored(self, sha256s: Collection[str]) -> Collection[str]:
         with self._unit() as conn:
-            return bool(query.value(conn, HAS, sha256=sha256))
+            return query.column(conn, KNOWN, sha256s=list(sha256s))
 
     def read(self, sha256: str) -> Iterator[bytes]:
         with self._unit() as conn:
@@ -120,6 +122,8 @@ def make(conn: Connection, target: Target, lock: Lock, sdk: SdkWheel, *, actor: 
 
     The same content with the same lock is one release, whoever makes it how often.
     """
+    if lock.packages and not lock.files:
+        raise KirbyError(f"the files of {target.name} were not fetched")
     lines = _row(target, lock, actor)
     for file in lock.files:
         _store(conn, lock.folder / file.filename if lock.folder else None, file.sha256)
@@ -188,30 +192,50 @@ def _store(conn: Connection, path: Path | None, sha256: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What a virtualenv is made of: a lock, and its files by name."""
+    """What a virtualenv is made of: a lock, and its files by name.
+
+    `is_current`: it is deployed now, so that its virtualenv should be there before the next run.
+    """
 
     id: int
     requirements: str
     python: str
     sdk_sha256: str | None
     files: Mapping[str, str]
+    is_current: bool
 
     @property
     def lock(self) -> Lock:
         return Lock(self.requirements, self.sdk_sha256, self.python)
 
 
-def lay_out(conn: db.Connection, of: Mapping[str, str], sdk_sha256: str | None, to: Path) -> None:
-    """Write the files of a release, and its SDK wheel, into the folder `to`. Raises KirbyError."""
-    for filename, sha256 in of.items():
-        files.save(conn, sha256, to / filename)
-    if sdk_sha256 is not None and sdk_sha256 not in of.values():  # a release of before
-        content = bytes(db.scalar(conn, READ_SDK, [sdk_sha256]))
-        (to / SdkWheel.of(content).filename).write_bytes(content)
+def deployed(conn: db.Connection, labels: Sequence[str] = ()) -> list[Deployed]:
+    """One release for each lock of the last versions of all deployments, what is current first.
+
+    `labels` are those of a host: what asks for others is not current there.
+    """
+    with conn.cursor(row_factory=class_row(Deployed)) as cursor:
+        values = {"labels": list(labels), "versions": VERSIONS_KEPT}
+        return cursor.execute(DEPLOYED, values).fetchall()
 
 
-@contextlib.contextmanager
-def connected(dsn: str) -> Iterator[db.Connection]:
-    """A connection of its own, for a thread that needs files now and then. Raises Unavailable."""
-    with db.kirby_errors(), db.connect(dsn, application="kirby supervisor: files") as conn:
-        yield conn
+def lay_out(
+    conn: db.Connection, named: Mapping[str, str], sdk_sha256: str | None, to: Path
+) -> list[Path]:
+    """Have the files of a release and its SDK wheel below `to`; their paths. Raises KirbyError."""
+    paths = [files.save(conn, sha256, to / sha256 / name) for name, sha256 in named.items()]
+    if sdk_sha256 is not None and sdk_sha256 not in named.values():  # a release of before
+        content = b"".join(files.read(conn, sdk_sha256))
+        filename = SdkWheel.of(content).filename
+        paths.append(files.save(conn, sdk_sha256, to / sdk_sha256 / filename))
+    return paths
+
+
+def fetcher(dsn: str, named: Mapping[str, str], sdk_sha256: str | None) -> Fetch:
+    """What gets the files of a release for ``Virtualenvs.ensure``, on a connection of its own."""
+
+    def fetch(to: Path) -> list[Path]:
+        with db.kirby_errors(), db.connect(dsn, application="kirby supervisor: files") as conn:
+            return lay_out(conn, named, sdk_sha256, to)
+
+    return fetch

@@ -1,7 +1,8 @@
-"""Runs: where each stands, what it said, what happened to it; cancelling and retrying one."""
+"""Runs: where each stands, what happened to it; cancelling and retrying one."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -31,14 +32,18 @@ RUNS: LiteralString = """
     select r.id, j.name as job, j.kind, e.name as environment, r.deployment_id, r.version, r.status,
            r.cause, r.actor, r.replica, r.attempt, r.restarts, r.retry_of, r.tick_at, r.not_before,
            r.queued_at, r.started_at, r.ended_at, r.cancel_at, s.host, r.supervisor_id, r.pid,
-           r.exit_code, r.signal, r.reason, p.filename, p.sha256, p.lock_hash, p.python,
+           r.exit_code, r.signal, r.reason, r.priority, r.labels, r.canary, r.losses, r.progress,
+           r.progress_text, r.progress_at, r.peak_memory, r.cpu_seconds, r.out_of_memory,
+           p.kind as release_kind, p.version as release_version,
+           p.filename, p.sha256, p.lock_hash, p.python, v.entry, v.command, v.timeout,
            extract(epoch from coalesce(r.ended_at, kirby.now()) - r.started_at)::float8 as seconds,
-           d.version as deployed_version
+           d.version as deployed_version, n.rerun
       from kirby.run r
       join kirby.environment e on e.id = r.environment_id
       join kirby.deployment d on d.id = r.deployment_id
       join kirby.job j on j.id = d.job_id
       join kirby.deployment_version v on v.deployment_id = d.id and v.version = r.version
+      join kirby.deployment_version n on n.deployment_id = d.id and n.version = d.version
       join kirby.release p on p.id = v.release_id
       left join kirby.supervisor s on s.id = r.supervisor_id
 """
@@ -78,24 +83,6 @@ RETRIES = (
 """
 )
 
-# A run's lines have one writer, its supervisor, one transaction after the other: by position is in
-# the order of becoming visible, so reading on after the last position misses none.
-LINES_AFTER = """
-    select position, run_id, stream, level, text, at
-      from kirby.log_line
-     where run_id = %(run_id)s and position > %(after)s
-     order by position
-     limit %(limit)s
-"""
-
-LINES_BEFORE = """
-    select position, run_id, stream, level, text, at
-      from kirby.log_line
-     where run_id = %(run_id)s and (%(before)s::bigint is null or position < %(before)s)
-     order by position desc
-     limit %(limit)s
-"""
-
 EVENTS = """
     select position, type, data, actor, recorded_at
       from kirby.job_event
@@ -104,21 +91,34 @@ EVENTS = """
      limit %(limit)s
 """
 
+VERSIONS = """
+    select v.version, p.filename, p.version as release_version, v.created_at
+      from kirby.deployment_version v
+      join kirby.release p on p.id = v.release_id
+     where v.deployment_id = %(deployment_id)s
+     order by v.version desc
+     limit %(limit)s
+"""
+
 CANCEL = "select kirby.cancel_run(%(run_id)s, %(reason)s, %(actor)s)"
-RETRY = "select kirby.retry_run(%(run_id)s, %(actor)s, %(current)s)"
+RETRY = "select kirby.retry_run(%(run_id)s, %(actor)s, %(current)s, %(version)s)"
 AUDIT_CANCEL = """
     select kirby.audit(%(actor)s, 'run_cancelled', 'run/' || %(run_id)s::bigint,
                        null, null, %(reason)s)
 """
 AUDIT_RETRY = """
     select kirby.audit(%(actor)s, 'run_retried', 'run/' || %(run_id)s::bigint,
-                       null, jsonb_build_object('run', %(new)s::bigint))
+                       null, jsonb_build_object('run', %(new)s::bigint), %(reason)s)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where a run stands. ``seconds``: how long it ran, or runs; None before its start."""
+    """Where a run stands. ``seconds``: how long it ran, or runs; None before its start.
+
+    ``progress`` is between 0 and 1, ``peak_memory`` in bytes. ``losses``: how often its host, or
+    its memory, was what ended it before. ``rerun``: which version a re-run takes unless told.
+    """
 
     id: int
     job: str
@@ -145,27 +145,38 @@ class Run:
     exit_code: int | None
     signal: int | None
     reason: str | None
+    priority: int
+    labels: list[str]
+    canary: bool
+    losses: int
+    progress: float | None
+    progress_text: str | None
+    progress_at: datetime | None
+    peak_memory: int | None
+    cpu_seconds: float | None
+    out_of_memory: bool
+    release_kind: str
+    release_version: str | None
     filename: str
     sha256: str
     lock_hash: str
     python: str
+    entry: str
+    command: list[str] | None
+    timeout: float | None
     seconds: float | None
     deployed_version: int
+    rerun: str
 
     @property
     def live(self) -> bool:
         """Whether it has not ended."""
         return self.ended_at is None
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    position: int
-    run_id: int
-    stream: str
-    level: str
-    text: str
-    at: datetime
+    @property
+    def runs(self) -> str:
+        """What is executed: a file, a module, a function or a command line."""
+        return shlex.join(self.command) if self.command else self.entry or self.filename
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,16 @@ class Event:
     data: dict[str, Any]
     actor: str
     recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version that a run can be run again at."""
+
+    version: int
+    filename: str
+    release_version: str | None
+    created_at: datetime
 
 
 def listing(
@@ -220,22 +241,14 @@ def retries(conn: Connection, run: Run) -> list[Run]:
     return query.rows(conn, Run, RETRIES, deployment_id=run.deployment_id, run_id=run.id)
 
 
-def lines(conn: Connection, run_id: int, *, after: int = 0, limit: int = 1000) -> list[Line]:
-    """The lines that follow a position, oldest first: go on with the last one's position."""
-    return query.rows(conn, Line, LINES_AFTER, run_id=run_id, after=after, limit=limit)
-
-
-def tail(
-    conn: Connection, run_id: int, *, before: int | None = None, limit: int = 1000
-) -> list[Line]:
-    """The last lines, or those just before a position; oldest first."""
-    found = query.rows(conn, Line, LINES_BEFORE, run_id=run_id, before=before, limit=limit)
-    return found[::-1]
-
-
 def events(conn: Connection, run_id: int, *, limit: int = 200) -> list[Event]:
     """What happened to a run, oldest first."""
     return query.rows(conn, Event, EVENTS, run_id=run_id, limit=limit)
+
+
+def versions(conn: Connection, run: Run, *, limit: int = 20) -> list[Version]:
+    """The versions of the run's deployment, newest first."""
+    return query.rows(conn, Version, VERSIONS, deployment_id=run.deployment_id, limit=limit)
 
 
 def cancel(conn: Connection, run_id: int, *, actor: str, reason: str) -> bool:
@@ -246,11 +259,22 @@ def cancel(conn: Connection, run_id: int, *, actor: str, reason: str) -> bool:
     return changed
 
 
-def retry(conn: Connection, run_id: int, *, actor: str, current: bool = False) -> int:
-    """Run an ended run again, at its own version or the deployed one; the new run's id.
+def retry(
+    conn: Connection,
+    run_id: int,
+    *,
+    actor: str,
+    current: bool | None = None,
+    version: int | None = None,
+    reason: str = "",
+) -> int:
+    """Run an ended run again; the new run's id.
 
-    Raises NotFound, or WrongTransition if it has not ended or is a daemon's.
+    At ``version``, or the deployed one (``current``), or the one it had (not ``current``), or, with
+    None, as its deployment says. Raises NotFound (no such run, or version), or WrongTransition if
+    it has not ended or is a daemon's.
     """
-    new = int(query.value(conn, RETRY, run_id=run_id, actor=actor, current=current))
-    query.value(conn, AUDIT_RETRY, run_id=run_id, new=new, actor=actor)
+    asked = {"current": current, "version": version}
+    new = int(query.value(conn, RETRY, run_id=run_id, actor=actor, **asked))
+    query.value(conn, AUDIT_RETRY, run_id=run_id, new=new, actor=actor, reason=reason)
     return new

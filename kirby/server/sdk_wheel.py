@@ -32,7 +32,7 @@ class SdkWheel:
     @property
     def version(self) -> str:
         """The version that the file name states."""
-        return self.filename.split("-")[1]
+        return version(self.filename)
 
     @classmethod
     def of(cls, content: bytes) -> SdkWheel:
@@ -46,6 +46,11 @@ class SdkWheel:
         if not FILENAME.fullmatch(filename):
             raise Invalid("these bytes are not a wheel of the Kirby SDK")
         return cls(filename, hashlib.sha256(content).hexdigest(), content)
+
+
+def version(filename: str) -> str:
+    """The version that the file name of a wheel states."""
+    return filename.split("-")[1]
 
 
 def build() -> SdkWheel:

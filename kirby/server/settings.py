@@ -30,6 +30,7 @@ NAMES = (
     "KIRBY_WORKER_DSN",
     "KIRBY_SECURE_COOKIES",
     "KIRBY_MAX_UPLOAD",
+    "KIRBY_MAX_VIRTUALENVS",
 )
 
 YES = ("1", "true", "yes", "on")
@@ -65,6 +66,8 @@ class Settings:
     secure_cookies: bool = False
     #: The largest file, in bytes, that the package index and the pages take.
     max_upload: int = 2**30
+    #: How many bytes the virtualenvs of a supervisor may take on disk before unused ones go.
+    max_virtualenvs: int = 20 * 2**30
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -86,6 +89,7 @@ class Settings:
             worker_dsn=given.get("KIRBY_WORKER_DSN"),
             secure_cookies=_switch(given, "KIRBY_SECURE_COOKIES", defaults.secure_cookies),
             max_upload=_size(given, "KIRBY_MAX_UPLOAD", defaults.max_upload),
+            max_virtualenvs=_size(given, "KIRBY_MAX_VIRTUALENVS", defaults.max_virtualenvs),
         )
 
 

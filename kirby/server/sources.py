@@ -51,8 +51,8 @@ class Hosted(Protocol):
     def files(self, name: str) -> Sequence[HostedFile]:
         """What there is of that name, in any order."""
 
-    def has(self, sha256: str) -> bool:
-        """Whether a file with these bytes is stored."""
+    def stored(self, sha256s: Collection[str]) -> Collection[str]:
+        """Those of these files that are stored, published or not."""
 
     def read(self, sha256: str) -> Iterable[bytes]:
         """The pieces of a stored file."""
@@ -67,8 +67,8 @@ class Nothing:
     def files(self, name: str) -> Sequence[HostedFile]:
         return ()
 
-    def has(self, sha256: str) -> bool:
-        return False
+    def stored(self, sha256s: Collection[str]) -> Collection[str]:
+        return ()
 
     def read(self, sha256: str) -> Iterable[bytes]:
         return ()
@@ -86,8 +86,8 @@ class With:
     def files(self, name: str) -> Sequence[HostedFile]:
         return [self._file] if name == self._name else self._hosted.files(name)
 
-    def has(self, sha256: str) -> bool:
-        return self._hosted.has(sha256)
+    def stored(self, sha256s: Collection[str]) -> Collection[str]:
+        return self._hosted.stored(sha256s)
 
     def read(self, sha256: str) -> Iterable[bytes]:
         if sha256 == self._file.sha256:

@@ -1,7 +1,8 @@
-"""What `kirby deploy` can be given: a script, a program, a folder, a wheel, an sdist, NAME==VERSION.
+"""What `kirby deploy` can be given: a script, a folder, a wheel, an sdist, or NAME==VERSION.
 
-Whatever it is, it becomes a Target: a file with the jobs that it offers, and what they need. Nothing
-of it is imported or run, except by the build backend of a folder or an sdist, apart (`projects`).
+Whatever it is, it becomes a Target: a file with the jobs that it offers, and what they need.
+Nothing of it is imported or run, except by the build backend of a folder or an sdist, apart
+(`projects`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from kirby.core.errors import Invalid, KirbyError
+from kirby.core.errors import Invalid
 from kirby.server import archives, locks, needs, projects, pythons, scripts
 from kirby.server.archives import Archive
 from kirby.server.needs import Needs
@@ -47,7 +48,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something that can be released. `wheel` is a file in the folder that was given to ``read``."""
+    """Something that can be released. `wheel` is a file of the folder that ``read`` was given."""
 
     name: str  # of a script's job, of a package's distribution
     kind: str  # script or package
@@ -164,7 +165,7 @@ def _of_index(text: str, folder: Path, sources: Sources, python: str | None) -> 
     """A package that is hosted here, or else upstream."""
     interpreter = pythons.find(None, python)
     lock = locks.resolve([text], sources, interpreter, alone=True)
-    fetched = locks.fetch(lock, folder / "index", sources, interpreter)
+    fetched = locks.fetch(lock, folder / "index", sources, interpreter, copies=True)
     [file] = fetched.files
     place = "hosted here" if file.hosted else "upstream"
     path = folder / "index" / file.filename

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kirby.core.errors import Invalid, KirbyError
@@ -37,6 +37,11 @@ DISK = re.compile(
     r"No space left|Read-only file system|Permission denied|Disk quota|Not a directory"
     r"|Failed to initialize cache|failed to create directory|Failed to create virtual environment",
     re.IGNORECASE,
+)
+# What a backend wrote last, when `uv build` says that it failed.
+BUILD_LOG = re.compile(
+    r"(?s)(?:.*\n)?(?!Building [^\n]*\.\.\.\n)([^\n]*\S[^\n]*)\n+"
+    r"\s*(?:error|cause):\s+Failed to build.*backend (?:returned|failed)"
 )
 DRAWING = re.compile(r"(?m)^\s*(?:\u00d7|[\u251c\u2570]\u2500\u25b6)")  # how older ones mark causes
 LONGEST = 400  # characters of a complaint that are still one readable line
@@ -74,7 +79,7 @@ def run(
         variables = environment(os.environ, cache=cache, index_url=index_url, hosted_url=hosted_url)
         config = _hide_passwords(variables, Path(private))
         child = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-            [binary(), "--quiet", "--color", "never", *config, *arguments],
+            [binary(), *_quiet(arguments), "--color", "never", *config, *arguments],
             cwd=cwd,
             env=variables,
             stdin=subprocess.DEVNULL,
@@ -95,6 +100,11 @@ def run(
     if child.returncode > 0:
         raise _failure(errors.replace(f"{cwd}/", ""), what)
     return output
+
+
+def _quiet(arguments: Sequence[str]) -> list[str]:
+    """Being quiet, uv says neither where a Python is nor what a build backend wrote."""
+    return [] if arguments[0] in ("python", "build") else ["--quiet"]
 
 
 def harmless(given: Mapping[str, str]) -> dict[str, str]:
@@ -166,6 +176,8 @@ def _hide_passwords(variables: dict[str, str], private: Path) -> list[str]:
 def complaint(errors: str) -> str:
     """The essential sentence of what uv wrote, without its drawing, advice and passwords."""
     text = DRAWING.sub("cause:", errors).replace("\u2502", " ")
+    if written := BUILD_LOG.match(text):
+        return " ".join(written[1].split())
     text = re.split(r"(?m)^\s*hint:", re.sub(r"://[^/@\s]*@", "://", text))[0]
     if because := re.search(r"\bbecause (.*)", " ".join(text.split()), re.IGNORECASE):
         return _reasons(because[1]).rstrip(".:, ")

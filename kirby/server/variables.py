@@ -12,7 +12,7 @@ from kirby.core import db
 from kirby.core.errors import Invalid
 from kirby.server import environments, query
 
-LARGEST = 128 * 1024 - 1  # bytes; Linux passes no longer string in an environment
+LARGEST = 4 * 2**20  # bytes; what no environment takes is handed over by a descriptor
 
 LISTING = """
     select v.name, v.value, e.name as environment, j.name as job, v.updated_by, v.updated_at
@@ -42,6 +42,21 @@ EFFECTIVE = """
      where v.deployment_id = %(deployment_id)s and v.version = %(version)s
        and o.value is not null
      order by weight, name
+"""
+
+PLANNED = """
+    select v.name, v.value,
+           case when v.environment_id is null and v.job_id is null then 'global'
+                when v.job_id is null then 'environment'
+                when v.environment_id is null then 'job'
+                else 'job in environment'
+           end as origin
+      from kirby.variable v
+      left join kirby.environment e on e.id = v.environment_id
+      left join kirby.job j on j.id = v.job_id
+     where (v.environment_id is null or e.name = %(environment)s)
+       and (v.job_id is null or j.name = %(job)s)
+     order by (v.job_id is not null)::integer * 2 + (v.environment_id is not null)::integer, v.name
 """
 
 PUT = """
@@ -101,6 +116,16 @@ def effective(conn: db.Connection, deployment_id: int, version: int) -> dict[str
     return dict(sorted(found.items()))
 
 
+def planned(
+    conn: Connection, environment: str, job: str, own: Mapping[str, str]
+) -> dict[str, Effective]:
+    """The same for a version that is not stored yet, whose variables are `own`."""
+    found = {each.name: each for each in query.rows(
+        conn, Effective, PLANNED, environment=environment, job=job)}  # fmt: skip
+    found |= {name: Effective(name, value, "deployment") for name, value in own.items()}
+    return dict(sorted(found.items()))
+
+
 def put(
     conn: Connection,
     name: str,
@@ -130,7 +155,7 @@ def check(variables: Mapping[str, str]) -> None:
         if name.startswith("KIRBY_"):
             raise Invalid(f"the variable {name} is Kirby's own: choose another name")
         if "\0" in value or len(value.encode("utf-8", "surrogatepass")) > LARGEST:
-            raise Invalid(f"the value of {name} cannot be passed on: NUL in it, or over 128 KB")
+            raise Invalid(f"the value of {name} cannot be passed on: NUL in it, or over 4 MB")
 
 
 def _job_id(conn: Connection, name: str) -> int:

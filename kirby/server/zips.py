@@ -17,6 +17,7 @@ from kirby.server import members
 STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others inflate without a limit
 ENCRYPTED = 0x1
 FIRST = b"PK\x03\x04"
+END, END_SIZE = b"PK\x05\x06", 22  # of a directory without a comment
 PIECE = 1 << 18
 DAMAGED = (
     zipfile.BadZipFile,
@@ -48,16 +49,22 @@ def walk(content: IO[bytes]) -> Iterator[Member]:
     if content.read(4) != FIRST:
         raise Invalid("it is not a zip file")
     size = content.seek(0, 2)
+    if not _ends_there(content, size):
+        raise Invalid("the zip file is damaged: it is cut off, or something is behind its end")
     try:
         with zipfile.ZipFile(content) as archive:
-            if archive.comment:
-                raise Invalid("there is something behind the zip file's end")
             _check(archive.infolist(), size)
             for info in archive.infolist():
                 if not info.is_dir():
                     yield Member(info.filename, info.file_size, _digest(archive, info))
     except DAMAGED as error:
         raise Invalid(f"the zip file is damaged: {members.why(error)}") from None
+
+
+def _ends_there(content: IO[bytes], size: int) -> bool:
+    """Whether the directory ends with the file: elsewhere, readers see different archives."""
+    content.seek(max(size - END_SIZE, 0))
+    return content.read(len(END)) == END
 
 
 def _check(infos: list[zipfile.ZipInfo], size: int) -> None:

@@ -1,6 +1,6 @@
--- Append lines of runs to the log; p_lines: [{"r": run id, "s": stream, "l": level, "x": text,
--- "t": seconds since 1970}, …], oldest first. Lines of runs that this supervisor no longer has are
--- refused (KB005), so that a fenced one that comes back writes nothing.
+-- Append lines of runs to the log, one by one; p_lines: [{"r": run id, "s": stream, "l": level,
+-- "x": text, "t": seconds since 1970}, …], oldest first. Supervisors of before kirby.append_lines
+-- call this. Lines of runs that this supervisor no longer has are refused (KB005).
 create or replace function kirby.append_log_lines(p_supervisor_id uuid, p_lines jsonb)
   returns void
   language plpgsql
@@ -14,11 +14,6 @@ begin
     from (select * from rows from (
             jsonb_to_recordset(p_lines) as (r bigint, s text, l text, x text, t double precision)
           ) with ordinality as o (r, s, l, x, t, n) order by n) l;
-
-  -- Last: this lock keeps the supervisor from renewing its lease, and the insert may have to wait.
-  perform from kirby.supervisor where id = p_supervisor_id and ended_at is null for share;
-  if not found then
-    perform kirby.fail('KB005', 'this supervisor lost its lease: its runs were given to others');
-  end if;
+  perform kirby.hold_supervisor(p_supervisor_id);
 end;
 $$;

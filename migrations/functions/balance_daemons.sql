@@ -14,7 +14,7 @@ declare
   v_left integer;
   v_done integer := 0;
 begin
-  select greatest(1, count(*) / 10) - count(*) filter (where r.cancel_at is not null or r.status <> 'running')
+  select greatest(1, count(*) / 10) - count(*) filter (where kirby.is_moving(r))
     into v_left
     from kirby.run r
    where r.replica is not null and r.status in ('queued', 'starting', 'running');

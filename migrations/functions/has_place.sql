@@ -1,6 +1,6 @@
--- Whether a supervisor takes a replica: while its host has no more than its share of the deployment's replicas, and
--- it has no more than its share of all replicas, by its slots. A replica that nobody took for 5 s goes to whoever
--- asks: the shares are a matter of balance, being alive is not.
+-- Whether a supervisor takes a replica: while its host has less than its share of the deployment's replicas. Those that
+-- remain when every host has the same number go where there are fewest replicas of all deployments, by slots. A replica
+-- that nobody took for 5 s goes to whoever asks: the shares are a matter of balance, being alive is not.
 create or replace function kirby.has_place(p_run kirby.run, p_supervisor kirby.supervisor)
   returns boolean
   language plpgsql
@@ -28,17 +28,22 @@ begin
          count(*) filter (where h.here > v_all / h.hosts)
     into v_hosts, v_mine, v_over
     from hosts h;
-  if v_mine > v_all / v_hosts or (v_mine = v_all / v_hosts and v_over >= v_all % v_hosts) then
+  if v_mine < v_all / v_hosts then
+    return true;
+  elsif v_mine > v_all / v_hosts or v_over >= v_all % v_hosts then
     return false;
   end if;
 
   select count(*) into v_total from kirby.run r
    where r.replica is not null and r.status in ('queued', 'starting', 'running');
-  select l.replicas < ceil(v_total::numeric * l.slots / sum(l.slots) over ()) as place into v_place
-    from kirby.loads(p_run.deployment_id, p_run.labels) l
-   where l.runs < l.slots or l.id = p_supervisor.id
-   order by l.id <> p_supervisor.id
-   limit 1;
+  with free as (
+    select l.id, l.replicas, floor(v_total::numeric * l.slots / sum(l.slots) over ()) as share
+      from kirby.loads(p_run.deployment_id, p_run.labels) l
+     where l.runs < l.slots or l.id = p_supervisor.id
+  )
+  select f.replicas < f.share or (f.replicas = f.share and o.over < v_total - o.shares) into v_place
+    from free f, (select sum(share) as shares, count(*) filter (where replicas > share) as over from free) o
+   where f.id = p_supervisor.id;
   return v_place;
 end;
 $$;

@@ -1,7 +1,8 @@
--- The replicas whose move would help most, the most urgent first: from a supervisor that drains; from a host
+-- The replicas whose move would help most, the most urgent first: from a supervisor that drains; from an older
+-- version, where a deploy is rolled out, as long as the ones that have the new version stay up; from a host
 -- that has two more of its deployment than another one that could take it; from a supervisor that has two more
 -- than its share of all, to one that has fewer than its share (as long as that host has fewer of the deployment). A
--- deployment is left alone while one of its replicas is not running, or on its way.
+-- deployment is left alone while one of its replicas is on its way (kirby.is_moving).
 create or replace function kirby.next_move()
   returns table (run_id bigint, reason text)
   language sql
@@ -9,10 +10,16 @@ create or replace function kirby.next_move()
 as $$
   with replica as (
     select r.id, r.deployment_id, r.labels, r.supervisor_id, s.host, s.draining_at, s.slots,
-           bool_and(r.status = 'running' and r.cancel_at is null) over (partition by r.deployment_id) as quiet,
+           r.status = 'running' and not bool_or(kirby.is_moving(r)) over (partition by r.deployment_id) as quiet,
            count(*) over (partition by r.deployment_id, s.host) as here,
-           count(*) over (partition by r.supervisor_id) as own
+           count(*) over (partition by r.supervisor_id) as own,
+           d.rolling and not r.canary and r.version <> d.version
+             and bool_and(r.canary or r.version <> d.version
+                          or coalesce(r.started_at < kirby.now() - interval '5 seconds', false))
+                 over (partition by r.deployment_id) as is_old,
+           d.version as deployed
       from kirby.run r
+      join kirby.deployment d on d.id = r.deployment_id
       left join kirby.supervisor s on s.id = r.supervisor_id
      where r.replica is not null and r.status in ('queued', 'starting', 'running')
   ), house as (
@@ -30,6 +37,7 @@ as $$
      where m.quiet
   )
   select m.id, case when m.draining_at is not null then 'its supervisor is being drained'
+                    when m.is_old then format('replaced by version %s', m.deployed)
                     else 'moved to a host with fewer replicas' end
     from replica m
     left join lateral (
@@ -39,7 +47,8 @@ as $$
     left join house h on h.id = m.supervisor_id
    where m.quiet
      and (m.draining_at is not null
+          or m.is_old
           or m.here - t.fewest >= 2
           or (h.replicas > ceil(h.share) and t.is_light))
-   order by m.draining_at is null, m.here - t.fewest desc nulls last, m.id desc;
+   order by m.draining_at is null, not m.is_old, m.here - t.fewest desc nulls last, m.id desc;
 $$;

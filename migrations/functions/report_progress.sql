@@ -1,7 +1,7 @@
 -- A run tells how far it is: a part between 0 and 1, or null, and a few words. Returns whether it was taken: calls
 -- that follow each other within 0.2 s are not, except for the last (1), so that a wild loop cannot flood the log. KB001:
 -- not between 0 and 1, or whoever asks is no run. KB008: the run is not under way.
-create or replace function kirby.report_progress(p_done real, p_text text default null)
+create or replace function kirby.report_progress(p_done double precision, p_text text default null)
   returns boolean
   language plpgsql
   volatile

@@ -2,7 +2,8 @@
 -- one open range a lane, a shared one any number. A range is bounded by number and by size.
 --
 -- Lanes are tried one at a time in a random order, band by band (but one time in sixteen, so that a low
--- band does not starve). With a backlog the first one at random will do; else all are looked at.
+-- band does not starve). With a backlog the first one at random will do; else all are looked at. While a
+-- canary serves a share of the keys, some lanes are its own (kirby.canary_lanes), and the others are not.
 create or replace function kirby.take_lane(
   p_subscription kirby.subscription,
   p_run_id bigint,
@@ -18,6 +19,9 @@ declare
   v_ordered boolean := p_subscription.mode = 'ordered';
   v_topic   kirby.topic;
   v_width   integer;
+  v_band    integer;
+  v_edge    integer;  -- lanes of a band below it are the canary's; null: there is none
+  v_canary  boolean;
   v_lane    smallint;
   v_claim   kirby.claim;
 begin
@@ -26,10 +30,15 @@ begin
   if v_ordered and v_topic.lanes_from > 0 then
     v_horizon := kirby.barrier(p_subscription, v_horizon);
   end if;
+  if p_subscription.canary_share > 0 then
+    v_band := v_topic.lanes / v_topic.bands;
+    v_edge := kirby.canary_lanes(p_subscription.canary_share, v_topic);
+    v_canary := exists (select from kirby.run r where r.id = p_run_id and r.canary);
+  end if;
 
   if v_width = v_topic.lanes then
     v_lane := floor(random() * v_topic.lanes);
-    if exists (
+    if (v_edge is null or (v_lane % v_band < v_edge) = v_canary) and exists (
       select from kirby.message m
        where m.topic_id = p_subscription.topic_id and m.lane = v_lane and m.position <= v_horizon
          and m.position > (select c.position from kirby.cursor c
@@ -56,6 +65,7 @@ begin
               and m.position > c.position and m.position <= v_horizon
             order by m.position limit 1) m
      where not (v_ordered and exists (select from kirby.claim o where o.id = c.claim_id))
+       and (v_edge is null or (c.lane % v_band < v_edge) = v_canary)
      order by c.lane / v_width, random()
   loop
     v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);

@@ -49,7 +49,9 @@ class LiveLog {
   }
 
   connect() {
-    this.source = new EventSource(`${this.log.dataset.live}?after=${this.after}`);
+    const address = new URL(this.log.dataset.live, document.baseURI);
+    address.searchParams.set("after", this.after);
+    this.source = new EventSource(address);
     this.source.addEventListener("open", () => this.alive(true));
     this.source.addEventListener("lines", (event) => this.append(event));
     this.source.addEventListener("status", (event) => this.refresh(event));

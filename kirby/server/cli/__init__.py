@@ -20,11 +20,14 @@ from kirby.server.cli import (
     dev,
     environments,
     jobs,
+    packages,
     parts,
     runs,
     schedules,
     states,
     subscriptions,
+    supervisors,
+    tokens,
     topics,
     users,
     workers,
@@ -48,7 +51,7 @@ for command in (
     dev.dev,
     databases.db,
     parts.web,
-    parts.supervisor,
+    supervisors.supervisor,
     workers.worker,
     deploy.deploy,
     jobs.job,
@@ -60,6 +63,8 @@ for command in (
     config.config,
     environments.environment,
     users.user,
+    tokens.token,
+    packages.package,
 ):
     kirby.add_command(command)
 

@@ -1,4 +1,4 @@
-"""kirby web, kirby supervisor: the parts of a server, one process each."""
+"""kirby web, and what the parts of a server share: one process each."""
 
 from __future__ import annotations
 
@@ -48,14 +48,3 @@ def web(host: str | None, port: int | None, parent: int | None) -> None:
     from kirby.server.web.serve import serve
 
     serve(settings(host=host, port=port), ready=lambda url: click.echo(f"the pages are at {url}"))
-
-
-@click.command()
-@click.option("--slots", type=SLOTS, help="How many runs at a time.  [default: 20]")
-@parent_option
-def supervisor(slots: int | None, parent: int | None) -> None:
-    """Start and watch runs on this host."""
-    tie(parent)
-    from kirby.server.supervisor import supervise
-
-    supervise(settings(slots=slots), ready=lambda: click.echo("the supervisor is at work"))

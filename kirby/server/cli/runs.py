@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
-from kirby.core import db
 from kirby.core.errors import Conflict
 from kirby.server import deployments, environments, runs
 from kirby.server.cli import connection, output
+from kirby.server.cli.logs import logs
 
 COLUMNS = {
     "id": "RUN",
@@ -19,12 +21,14 @@ COLUMNS = {
     "seconds": "SECONDS",
     "reason": "REASON",
 }
-PAGE = 1000
 
 
 @click.group()
 def run() -> None:
     """See, follow, cancel and retry runs."""
+
+
+run.add_command(logs)
 
 
 @run.command("list")
@@ -54,10 +58,11 @@ def show(run_id: int, as_json: bool) -> None:
     if as_json:
         output.document({**output.plain(found), "events": events})
         return
-    fields = ("id", "job", "environment", "version", "status", "reason", "exit_code", "signal",
-              "cause", "actor", "replica", "attempt", "queued_at", "started_at", "ended_at",
-              "host", "pid")  # fmt: skip
+    fields = ("id", "job", "environment", "version", "runs", "status", "reason", "exit_code",
+              "signal", "cause", "actor", "replica", "attempt", "labels", "queued_at",
+              "started_at", "ended_at", "host", "pid")  # fmt: skip
     output.facts((name.replace("_", " "), getattr(found, name)) for name in fields)
+    output.facts(_figures(found))
     click.echo()
     output.table(
         [(event.recorded_at, event.type, event.actor, _told(event)) for event in events],
@@ -65,8 +70,27 @@ def show(run_id: int, as_json: bool) -> None:
     )
 
 
+def _figures(found: runs.Run) -> Iterator[tuple[str, str]]:
+    """How far it is, or was, and what it used."""
+    if found.progress is not None or found.progress_text:
+        part = "" if found.progress is None else f"{found.progress:.0%}"
+        yield "progress", " ".join(filter(None, [part, found.progress_text]))
+    if found.peak_memory is not None:
+        memory = f"{found.peak_memory / 2**20:,.0f} MB at its peak"
+        yield "memory", memory + (", and there was no more" if found.out_of_memory else "")
+    if found.cpu_seconds is not None:
+        yield "CPU time", f"{found.cpu_seconds:.2f} s"
+
+
 # What an event says that is not a field of the run, which stands above.
-TOLD = {"reason": "{}", "exit_code": "exit code {}", "signal": "signal {}", "pid": "process {}"}
+TOLD = {
+    "reason": "{}",
+    "exit_code": "exit code {}",
+    "signal": "signal {}",
+    "pid": "process {}",
+    "progress": "{:.0%}",
+    "text": "{}",
+}
 
 
 def _told(event: runs.Event) -> str:
@@ -76,45 +100,9 @@ def _told(event: runs.Event) -> str:
 
 @run.command()
 @click.argument("run_id", type=int)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
-@connection.json_option
-def logs(run_id: int, follow: bool, as_json: bool) -> None:
-    """Print what a run wrote."""
-    found: list[runs.Line] = []
-    with db.connect(connection.checked(), application="kirby cli") as listener:
-        db.hear(listener, "kirby_log", "kirby_job")
-        after, over = 0, False
-        while True:
-            with connection.unit() as conn:
-                ended = runs.get(conn, run_id).ended_at is not None
-                page = runs.lines(conn, run_id, after=after, limit=PAGE)
-            if as_json:
-                found += page
-            else:
-                _print(page)
-            after = page[-1].position if page else after
-            if len(page) == PAGE:
-                continue
-            if over or not follow:
-                break
-            over = ended  # once more: what came between the two looks
-            if not over:
-                db.wait(listener, 1)
-    if as_json:
-        output.document(found)
-
-
-def _print(lines: list[runs.Line]) -> None:
-    for line in lines:
-        mark = {"stderr": "! ", "kirby": "* "}.get(line.stream, "  ")
-        click.echo(f"{line.at.astimezone():%H:%M:%S.%f}"[:-3] + f" {mark}{line.text}")
-
-
-@run.command()
-@click.argument("run_id", type=int)
 @click.option("--reason", default="", help="Why; kept in the log.")
 def cancel(run_id: int, reason: str) -> None:
-    """Stop a run: SIGTERM, then SIGKILL after ten seconds."""
+    """Stop a run: SIGTERM, then SIGKILL when its grace is over."""
     with connection.unit() as conn:
         if (found := runs.get(conn, run_id)).ended_at is not None:
             raise Conflict(f"run {run_id} has ended already: it is {found.status}")
@@ -127,14 +115,27 @@ def cancel(run_id: int, reason: str) -> None:
 
 @run.command()
 @click.argument("run_id", type=int)
-@click.option("--current", is_flag=True, help="At the deployed version, not the run's own.")
+@click.option("--original", "current", flag_value=False, default=None, type=bool,
+              help="At the version that it had.")  # fmt: skip
+@click.option("--current", "current", flag_value=True, type=bool, help="At the deployed version.")
+@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="At this version of its job.")
+@click.option("--reason", default="", help="Why; kept in the log.")
 @connection.json_option
-def retry(run_id: int, current: bool, as_json: bool) -> None:
-    """Run an ended run again, at the version it had."""
+def retry(
+    run_id: int, current: bool | None, version: int | None, reason: str, as_json: bool
+) -> None:
+    """Run an ended run again: at the version that its job says (the one it had, by default)."""
+    if version is not None and current is not None:
+        raise click.UsageError("--version says it all: leave --current and --original out")
     with connection.unit() as conn:
-        new = runs.retry(conn, run_id, actor=connection.actor(), current=current)
+        actor = connection.actor()
+        new = runs.retry(conn, run_id, actor=actor, current=current, version=version, reason=reason)
+        found = runs.get(conn, new)
         deployments.wake_supervisors(conn)
     if as_json:
-        output.document({"run": new})
+        output.document({"run": new, "version": found.version, "status": found.status})
+    elif found.status == "skipped":
+        click.echo(f"run {new} is skipped: {found.reason}")
     else:
-        click.echo(f"run {new} is queued: 'kirby run logs {new} -f' follows it")
+        click.echo(f"run {new} is queued at version {found.version}:"
+                   f" 'kirby run logs {new} -f' follows it")  # fmt: skip

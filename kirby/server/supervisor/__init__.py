@@ -31,18 +31,20 @@ from kirby.core.errors import (
 from kirby.server import schema
 from kirby.server.settings import Settings
 from kirby.server.supervisor import run, values
-from kirby.server.supervisor.backlog import Backlog
+from kirby.server.supervisor.backlog import MOST, Backlog
 from kirby.server.supervisor.folder import Folder
 from kirby.server.supervisor.leader import Leader
-from kirby.server.supervisor.lines import Line
+from kirby.server.supervisor.leftovers import Leftovers
+from kirby.server.supervisor.lines import said
 from kirby.server.supervisor.link import Link
 from kirby.server.supervisor.process import Process
 from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import End, Run
 from kirby.server.supervisor.shipper import Clock, Shipper
-from kirby.server.supervisor.starter import Ensure, Prepared, Starter
+from kirby.server.supervisor.starter import Ensure, Hold, Prepared, Starter
 from kirby.server.supervisor.strays import Strays
 from kirby.server.supervisor.wake import Wake
+from kirby.server.supervisor.warmer import Warmer
 from kirby.server.supervisor.watch import Watch
 from kirby.server.virtualenvs import Virtualenvs
 
@@ -82,6 +84,10 @@ def supervise(settings: Settings, ready: Callable[[], object] | None = None) -> 
         slots=settings.slots,
         labels=settings.labels,
         ensure=virtualenvs.ensure,
+        hold=virtualenvs.hold,
+        warmer=Warmer(
+            settings.dsn, virtualenvs, settings.max_virtualenvs, sorted(set(settings.labels))
+        ),
     )
     supervisor.run_forever(ready)
 
@@ -91,8 +97,9 @@ class Supervisor:
 
     `dsn` is the server's, `worker_dsn` what runs get as KIRBY_DSN. `slots`: how many runs at
     once; it takes those whose `labels` are among its own. `ensure` makes the virtualenv of a
-    lock. `grace` (seconds) replaces that of each run. Processes are started by the thread that
-    calls ``tick``, and die with it.
+    lock, `hold` keeps it while a run uses it. `grace` (seconds) replaces that of each run.
+    `spill`: bytes of their output that may wait on disk for the database. Processes are started by
+    the thread that calls ``tick``, and die with it.
     """
 
     def __init__(
@@ -105,8 +112,11 @@ class Supervisor:
         labels: Sequence[str] = (),
         host: str = "",
         ensure: Ensure,
+        hold: Hold | None = None,
+        warmer: Warmer | None = None,
         lease: float = LEASE,
         grace: float | None = None,
+        spill: int = MOST,
     ) -> None:
         self.id = uuid.uuid4()
         self._slots, self._labels, self._lease = slots, sorted(set(labels)), lease
@@ -115,14 +125,22 @@ class Supervisor:
         self._folder = Folder(data)
         self._wake = Wake()
         self._clock = Clock()
-        self._backlog = Backlog(self.id)
+        self._leftovers = Leftovers(self._folder.spill)
+        self._backlog = Backlog(self.id, self._folder.spill, spill)
         self._pump = Pump(self._backlog, self._clock)
         self._shipper = Shipper(dsn, self._backlog, self._clock, self._on_end, self._on_fenced)
         self._leader = Leader(dsn, lambda: self.id if self._registered else None, lease)
         self._link = Link(dsn, "kirby supervisor", self._prepare_connection)
         self._strays = Strays(self._folder.runs, patience=2 * lease)
         self._starter = Starter(
-            self._folder, ensure, worker_dsn, self._pump, self._wake, self._strays.mark
+            self._folder,
+            ensure,
+            worker_dsn,
+            self._pump,
+            self._wake,
+            self._strays.mark,
+            dsn=dsn,
+            hold=hold,
         )
         self._watch = Watch(
             self._pump, self._strays, say=self._say, clear=self._starter.clear, grace=grace
@@ -208,6 +226,7 @@ class Supervisor:
             self._strays.stop()
             self._pump.stop()
             self._shipper.stop(SHIP)
+            self._backlog.close()
             self._link.drop()
             self._folder.unlock()
             self._wake.close()
@@ -265,6 +284,7 @@ class Supervisor:
 
     def _prepare_connection(self, conn: db.Connection) -> None:
         db.configure(conn, {"statement_timeout": "10s"})
+        self._leftovers.ship(conn, self.id, lambda: self._asked_to_stop)
         conn.add_notify_handler(lambda _: self._poll_soon())
         db.hear(conn, "kirby_run")
         self._renew_at = self._poll_at = 0.0  # first of all: are the runs still ours?
@@ -309,7 +329,7 @@ class Supervisor:
     def _adopt(self, conn: db.Connection, claimed: Run) -> None:
         self._runs[claimed.id] = claimed
         self._changed.append(claimed.id)
-        self._starter.prepare(conn, claimed)
+        self._starter.prepare(claimed)
 
     def _cancel(self, each: Run) -> None:
         if each.end or each.cancelled:
@@ -342,6 +362,8 @@ class Supervisor:
     def _launch_ready(self, conn: db.Connection) -> None:
         for run_id, result in self._starter.fetch():
             each = self._runs.get(run_id)
+            if each is None:
+                self._starter.clear(run_id)
             if each is None or each.end:
                 continue
             if isinstance(result, Exception):
@@ -369,14 +391,11 @@ class Supervisor:
 
     def _fail(self, each: Run, error: Exception) -> None:
         text = str(error) or type(error).__name__
-        now = self._clock()
-        self._backlog.put(
-            [Line(each.id, "kirby", "error", line, now) for line in text.splitlines()]
-        )
+        self._backlog.put([said(each.id, "error", text, self._clock())])
         self._end_unstarted(each, End("run_failed", {"reason": text.splitlines()[0]}))
 
     def _say(self, each: Run, text: str) -> None:
-        self._backlog.put([Line(each.id, "kirby", "warning", text, self._clock())])
+        self._backlog.put([said(each.id, "warning", text, self._clock())])
 
     def _end_unstarted(self, each: Run, end: End) -> None:
         each.end = end
@@ -421,7 +440,7 @@ class Supervisor:
         del self._runs[each.id]
         if each.process and not each.end:
             self._watch.disown(each)
-        elif each.process:
+        else:
             self._starter.clear(each.id)
 
     def _tell(self, conn: db.Connection) -> None:

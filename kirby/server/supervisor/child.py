@@ -16,6 +16,7 @@ from typing import NoReturn
 
 SET_PARENT_DEATH_SIGNAL = 1
 CANNOT_START = 126
+VALUES_FD = 3
 
 
 def tie_to(parent: int) -> None:
@@ -29,11 +30,21 @@ def tie_to(parent: int) -> None:
         os._exit(CANNOT_START)
 
 
+def settle_values() -> None:
+    """Large values come by descriptor 3: some shells know no number above 9."""
+    if fd := os.environ.get("KIRBY_VALUES_FD"):
+        if int(fd) != VALUES_FD:
+            os.dup2(int(fd), VALUES_FD)
+            os.close(int(fd))
+        os.environ["KIRBY_VALUES_FD"] = str(VALUES_FD)
+
+
 def main(parent: str, program: str, *arguments: str) -> NoReturn:
     try:
         tie_to(int(parent))
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        settle_values()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec keeps that
             signal.signal(number, signal.SIG_DFL)
         os.execvp(program, [program, *arguments])  # noqa: S606 - the point of this file

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kirby.core.errors import KirbyError
+
 SCRIPT = "{script}"  # in a command line: the path of the deployed file
 
 # Needs nothing but the standard library: the run's virtualenv has no Kirby unless it asks for it.
@@ -37,7 +39,7 @@ def arguments(
 
     `command` is taken as it is, with {script} for the path of the file. `entry` is a module, or
     module:function, whose result is the exit code as for sys.exit. With neither, the file itself:
-    by Python if it is a .py file, else by what its first line names, or by sh.
+    by Python if it is a .py file, else by what its first line names, or by sh. Raises KirbyError.
     """
     if command:
         return [each.replace(SCRIPT, str(script)) for each in command] if script else [*command]
@@ -47,7 +49,7 @@ def arguments(
     if entry:
         return [*python, "-m", entry]
     if script is None:
-        raise ValueError("a package has no file to run: it needs an entry or a command")
+        raise KirbyError("a package has no file to run: its job needs an entry or a command")
     if script.suffix == ".py":
         return [*python, str(script)]
     return [str(script)] if (source or "").startswith("#!") else ["sh", str(script)]

@@ -27,6 +27,11 @@ class Folder:
         """Where the working folders of runs are."""
         return self.root / "runs"
 
+    @property
+    def spill(self) -> Path:
+        """Where lines wait while the database is slow."""
+        return self.root / "spill"
+
     def lock(self) -> None:
         """Be the one supervisor here until ``unlock``, or until the process ends, however.
 
@@ -70,6 +75,7 @@ class Folder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
                 file.write(content)
+                os.fchmod(file.fileno(), 0o700)  # it may be what is executed
             os.replace(file.name, path)
         return path
 

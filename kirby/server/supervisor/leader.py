@@ -27,6 +27,7 @@ LED = 8.0  # seconds for which the lease, once taken, is held for sure
 TAKE_LEASE = "select kirby.take_lease('leader', %s)"
 REAP = "select kirby.reap_supervisors()"
 PLAN_DAEMONS = "select kirby.plan_daemons()"
+BALANCE = "select kirby.balance_daemons()"
 FIRE_TICKS = "select kirby.fire_ticks()"
 FORGET_FAILURES = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
 
@@ -76,7 +77,7 @@ class Leader:
             queued = self._reap(conn) + self._ask(conn, PLAN_DAEMONS)
             self._duty("ticks", lambda: self._planner.plan(conn))
             queued += self._ask(conn, FIRE_TICKS)
-            if queued:
+            if queued + self._ask(conn, BALANCE):
                 conn.execute("notify kirby_run")
             if time.monotonic() >= self._rarely_at:
                 self._rarely_at = time.monotonic() + RARELY

@@ -59,7 +59,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    found = []
+    found: list[str] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def _group_files(cgroups: Path, proc: Path) -> list[Path]:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return []
-    found = []
+    found: list[Path] = []
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if controllers == "":

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import queue
 import selectors
+import struct
+import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kirby.server.supervisor.backlog import Backlog
-from kirby.server.supervisor.lines import Splitter
+from kirby.server.supervisor.lines import Splitter, said
+from kirby.server.supervisor.redaction import Redactor, Secrets
 from kirby.server.supervisor.wake import Wake
 
 log = logging.getLogger("kirby.supervisor")
@@ -21,6 +25,8 @@ log = logging.getLogger("kirby.supervisor")
 READ = 1 << 18  # bytes at once
 PATIENCE = 1.0  # seconds that the beginning of a line waits for its end
 LEFT_OPEN = 2.0  # seconds after a run's end for which a grandchild may keep its pipes open
+PIPE = 1 << 18  # bytes that a child may write while we are busy with others
+LEFT = "something that the run started goes on and holds its output: it is not read any more"
 
 
 @dataclass(eq=False)
@@ -28,8 +34,14 @@ class Source:
     """One pipe of one run."""
 
     fd: int
+    redactor: Redactor
     splitter: Splitter
     flush_at: float = 0.0  # on the monotonic clock; 0: nothing is held back
+
+    @property
+    def holds(self) -> bool:
+        """Whether something waits for what comes next."""
+        return self.redactor.holds or self.splitter.partial
 
 
 @dataclass(eq=False)
@@ -75,12 +87,17 @@ class Pump:
         self._selector.close()
         self._wake.close()
 
-    def attach(self, run_id: int, stdout: int, stderr: int, hidden: str) -> None:
-        """Read these descriptors, and close them; `hidden` never gets into a line."""
-        splitters = (Splitter(run_id, "stdout", hidden), Splitter(run_id, "stderr", hidden))
-        sources = [Source(fd, s) for fd, s in zip((stdout, stderr), splitters, strict=True)]
+    def attach(self, run_id: int, stdout: int, stderr: int, hidden: str | Sequence[str]) -> None:
+        """Read these descriptors, and close them; the `hidden` values never get into a line."""
+        secrets = Secrets([hidden] if isinstance(hidden, str) else hidden)
+        sources = [
+            Source(fd, Redactor(secrets), Splitter(run_id, stream))
+            for fd, stream in ((stdout, "stdout"), (stderr, "stderr"))
+        ]
         for source in sources:
             os.set_blocking(source.fd, False)
+            with contextlib.suppress(OSError):  # the user's share of pipes is used up
+                fcntl.fcntl(source.fd, fcntl.F_SETPIPE_SZ, PIPE)
         self._ask(lambda: self._attach(Output(run_id, sources)))
 
     def heard_at(self, run_id: int) -> float:
@@ -135,9 +152,9 @@ class Pump:
         for source in output.sources:
             self._selector.register(source.fd, selectors.EVENT_READ, (output, source))
 
-    def _read(self, output: Output, source: Source) -> None:
+    def _read(self, output: Output, source: Source, most: int = READ) -> None:
         try:
-            data = os.read(source.fd, READ)
+            data = os.read(source.fd, most)
         except BlockingIOError:
             return
         except OSError:
@@ -146,15 +163,18 @@ class Pump:
             self._close(output, source)
             return
         output.heard_at = time.monotonic()
-        now = self._clock()
-        if self._backlog.is_dropping(output.run_id):
-            self._backlog.drop(output.run_id, source.splitter.skip(data), now)
-        else:
-            self._backlog.put(source.splitter.feed(data, now))
-        if not source.splitter.partial:
+        self._take(source, source.redactor.feed(data))
+        if not source.holds:
             source.flush_at = 0.0
         elif not source.flush_at or b"\n" in data:
             source.flush_at = time.monotonic() + PATIENCE
+
+    def _take(self, source: Source, data: bytes) -> None:
+        now, run_id = self._clock(), source.splitter.run_id
+        if self._backlog.is_dropping(run_id):
+            self._backlog.drop(run_id, source.splitter.skip(data), now)
+        elif lines := source.splitter.feed(data, now):
+            self._backlog.put(lines)
 
     def _flush(self) -> None:
         now = time.monotonic()
@@ -162,6 +182,7 @@ class Pump:
             for source in output.sources:
                 if source.flush_at and source.flush_at <= now:
                     source.flush_at = 0.0
+                    self._take(source, source.redactor.flush())
                     self._backlog.put(source.splitter.flush(self._clock()))
 
     def _finish(self, run_id: int) -> None:
@@ -176,9 +197,21 @@ class Pump:
         now = time.monotonic()
         for output in [o for o in self._outputs.values() if o.close_at and o.close_at <= now]:
             for source in list(output.sources):
+                self._read_rest(output, source)
+            if output.sources:
+                notice = said(output.run_id, "warning", LEFT, self._clock())
+                self._backlog.put([notice])
+            for source in list(output.sources):
                 self._close(output, source)
 
+    def _read_rest(self, output: Output, source: Source) -> None:
+        """What is in the pipe by now: nothing of what the run itself wrote is left behind."""
+        waiting = fcntl.ioctl(source.fd, termios.FIONREAD, struct.pack("i", 0))
+        if count := struct.unpack("i", waiting)[0]:
+            self._read(output, source, count)
+
     def _close(self, output: Output, source: Source) -> None:
+        self._take(source, source.redactor.end())
         self._backlog.put(source.splitter.end(self._clock()))
         self._selector.unregister(source.fd)
         os.close(source.fd)

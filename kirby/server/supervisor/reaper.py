@@ -58,6 +58,7 @@ class Reaper:
         folder = os.readlink(f"/proc/{pid}/cwd")
         if folder.startswith(self._folder + os.sep):
             run = folder[len(self._folder) + 1 :].partition(os.sep)[0]
+            run = run.partition(" ")[0]  # "7 (deleted)"
             if runs is None or run in runs:
                 return True
         with open(f"/proc/{pid}/environ", "rb") as file:

@@ -85,7 +85,10 @@ class Redactor:
         text = _Text(self._before + self._held + data)
         new = len(self._before)
         spans = _joined(self._found(text))
-        hold = max(new, self._hold(text), spans[-1][1] if spans else 0)
+        hidden_to = spans[-1][1] if spans else 0
+        hold = max(new, self._hold(text), hidden_to)
+        if hold == hidden_to and not text.raw[hold:].strip(BREAKS):
+            hold = len(text.raw)  # there is no more of it to hide
         shown = _hide(text.raw, spans, new, hold)
         self._remember(text.raw[:hold])
         self._held = text.raw[hold:]

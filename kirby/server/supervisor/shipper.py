@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -14,14 +13,17 @@ import psycopg
 from kirby.core import db
 from kirby.core.errors import Fenced, Unavailable
 from kirby.server.supervisor.backlog import Backlog, Batch
-from kirby.server.supervisor.lines import Line
+from kirby.server.supervisor.lines import Lines, said
 from kirby.server.supervisor.link import Link
 
 log = logging.getLogger("kirby.supervisor")
 
-APPEND = "select kirby.append_log_lines(%s, %s::jsonb), pg_current_xact_id()::text"
+APPEND = """
+select kirby.append_lines(%s, %s::bigint[], %s, %s, %s::float8[], %s), pg_current_xact_id()::text
+"""
 WAS_COMMITTED = "select pg_xact_status(%s::xid8)"
 NOW = "select extract(epoch from kirby.now())::float8"
+TOLD = 20  # runs that a notification names at the most
 REFUSED = "a line that the database refuses was left out"
 
 
@@ -120,45 +122,44 @@ class Shipper:
     def _prepare(self, conn: db.Connection) -> None:
         # Its share lock would keep the supervisor from renewing its lease.
         idle = {"idle_in_transaction_session_timeout": "5s"}
-        db.configure(conn, {"statement_timeout": "30s", **idle})
+        db.configure(conn, {"statement_timeout": "30s", "client_encoding": "UTF8", **idle})
         self._clock.set(conn)
 
     def _ship(self, batch: Batch) -> None:
         with self._link.use() as conn:
-            if batch.lines and not (self._sent and _committed(conn, self._sent)):
-                self._append(conn, batch.owner, batch.lines)
+            if batch.lines and not (self._sent and was_committed(conn, self._sent)):
+                self._append(conn, batch)
             if batch.lines:
-                conn.execute("notify kirby_log")
+                conn.execute("select pg_notify('kirby_log', %s)", [_named(batch.lines)])
 
-    def _append(self, conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
-        """In one transaction, so that a lost connection leaves one question: was it committed?"""
+    def _append(self, conn: db.Connection, batch: Batch) -> None:
+        append(conn, batch.owner, batch.lines, lambda sent: self._remember(batch, sent))
+
+    def _remember(self, batch: Batch, transaction: str) -> None:
+        self._sent = transaction
+        for part in batch.parts:
+            part.mark(transaction)
+
+
+def append(
+    conn: db.Connection, owner: uuid.UUID, lines: Sequence[Lines], sent: Callable[[str], None]
+) -> None:
+    """Add lines to the log in one transaction, in their order; Fenced if `owner` lost its runs.
+
+    `sent` is told the transaction before it commits, so that a lost connection leaves one
+    question: was it committed? A line that the database refuses costs no other line.
+    """
+    with db.kirby_errors():
         try:
             with conn.transaction():
-                _, transaction = conn.execute(APPEND, [owner, _json(lines)]).fetchall()[0]
-                self._sent = transaction
+                sent(_append(conn, owner, lines))
         except psycopg.DataError:
             with conn.transaction():
-                _append_one_by_one(conn, owner, lines)
-                self._sent = db.scalar(conn, "select pg_current_xact_id()::text")
+                sent(_append_what_is_taken(conn, owner, lines))
 
 
-def _append_one_by_one(conn: db.Connection, owner: uuid.UUID, lines: Sequence[Line]) -> None:
-    """Half by half, until the line that the database refuses is alone: it is replaced."""
-    try:
-        with conn.transaction():
-            conn.execute(APPEND, [owner, _json(lines)])
-    except psycopg.DataError as error:
-        if len(lines) == 1:
-            log.warning("run %s: a line was refused: %s", lines[0].run_id, db.one_line(error))
-            notice = lines[0]._replace(stream="kirby", level="warning", text=REFUSED)
-            conn.execute(APPEND, [owner, _json([notice])])
-            return
-        middle = len(lines) // 2
-        _append_one_by_one(conn, owner, lines[:middle])
-        _append_one_by_one(conn, owner, lines[middle:])
-
-
-def _committed(conn: db.Connection, transaction: str) -> bool:
+def was_committed(conn: db.Connection, transaction: str) -> bool:
+    """What became of a transaction. Raises Unavailable while it has not ended."""
     try:
         status = db.scalar(conn, WAS_COMMITTED, [transaction])
     except psycopg.DataError:  # of a server that another one replaced
@@ -168,6 +169,35 @@ def _committed(conn: db.Connection, transaction: str) -> bool:
     return bool(status == "committed")
 
 
-def _json(lines: Sequence[Line]) -> str:
-    names = ("r", "s", "l", "x", "t")
-    return json.dumps([dict(zip(names, line, strict=True)) for line in lines])
+def _append(conn: db.Connection, owner: uuid.UUID, lines: Sequence[Lines]) -> str:
+    """Returns the transaction."""
+    columns = zip(
+        *((x.run_id, x.stream, x.level, x.at, x.text.decode()) for x in lines), strict=True
+    )
+    [[_, transaction]] = conn.execute(APPEND, [owner, *map(list, columns)]).fetchall()
+    return str(transaction)
+
+
+def _append_what_is_taken(conn: db.Connection, owner: uuid.UUID, lines: Sequence[Lines]) -> str:
+    """Half by half, until the line that the database refuses is alone: it is replaced."""
+    try:
+        with conn.transaction():
+            return _append(conn, owner, lines)
+    except psycopg.DataError as error:
+        if halves := _halves(lines):
+            return [_append_what_is_taken(conn, owner, half) for half in halves][-1]
+        log.warning("run %s: a line was refused: %s", lines[0].run_id, db.one_line(error))
+        return _append(conn, owner, [said(lines[0].run_id, "warning", REFUSED, lines[0].at)])
+
+
+def _halves(lines: Sequence[Lines]) -> list[Sequence[Lines]]:
+    middle = len(lines) // 2
+    if middle:
+        return [lines[:middle], lines[middle:]]
+    return [[half] for half in lines[0].apart()] if lines[0].number > 1 else []
+
+
+def _named(lines: Sequence[Lines]) -> str:
+    """The runs, for those who listen; nothing if they are many: then all look."""
+    runs = {each.run_id for each in lines}
+    return ",".join(map(str, sorted(runs))) if len(runs) <= TOLD else ""

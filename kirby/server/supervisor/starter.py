@@ -6,10 +6,11 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from kirby.core import db
 from kirby.core.errors import KirbyError
+from kirby.server import releases
 from kirby.server import variables as variables_of
 from kirby.server.locks import Lock
 from kirby.server.supervisor import entry, process, strays, values
@@ -19,18 +20,18 @@ from kirby.server.supervisor.process import Process
 from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import Run, Spec, give_token
 from kirby.server.supervisor.wake import Wake
+from kirby.server.virtualenvs import Fetch
 
-FILE = "select string_agg(content, '' order by number) from kirby.file_chunk where sha256 = %s"
-WHEELS = 4  # SDK wheels kept in memory
-
-Ensure = Callable[[Lock, bytes | None], Path]
+Ensure = Callable[[Lock, Fetch | None], Path]
+Hold = Callable[[Lock], IO[str]]
 
 
 class Prepared(NamedTuple):
-    """What a run needs on this host before it can start."""
+    """What a run needs on this host before it can start. `held` keeps its virtualenv there."""
 
     virtualenv: Path
-    script: Path
+    script: Path | None
+    held: IO[str] | None = None
 
 
 class Starter:
@@ -44,23 +45,31 @@ class Starter:
         pump: Pump,
         wake: Wake,
         mark: str,
+        *,
+        dsn: str,
+        hold: Hold | None = None,
     ) -> None:
         self._folder = folder
-        self._ensure = ensure
+        self._ensure, self._hold = ensure, hold
+        self._dsn = dsn
         self._worker_dsn = worker_dsn
         self._mark = mark
         self._pump = pump
         self._errands: Errands[Prepared] = Errands(wake)
-        self._wheels: dict[str, bytes] = {}
+        self._held: dict[int, IO[str]] = {}
 
-    def prepare(self, conn: db.Connection, run: Run) -> None:
+    def prepare(self, run: Run) -> None:
         """Begin to prepare a run; ``fetch`` tells when it is ready."""
-        spec, wheel = run.spec, self._wheel(conn, run.spec.sdk_sha256)
-        self._errands.send(spec.id, lambda: self._prepare(spec, wheel))
+        spec = run.spec
+        self._errands.send(spec.id, lambda: self._prepare(spec))
 
     def fetch(self) -> list[tuple[int, Prepared | Exception]]:
         """The runs that became ready since the last call, or what kept them from it."""
-        return self._errands.fetch()
+        found = self._errands.fetch()
+        for run_id, result in found:
+            if isinstance(result, Prepared) and result.held:
+                self._held[run_id] = result.held
+        return found
 
     def launch(self, conn: db.Connection, run: Run, ready: Prepared, owner: uuid.UUID) -> None:
         """Start the process. Raises WrongTransition when the run is not to be started any more."""
@@ -81,27 +90,28 @@ class Starter:
             entry=spec.entry,
             command=spec.command,
         )
-        started, run.large = self._start(run.id, arguments, variables)
-        run.process = started
-        self._pump.attach(run.id, *started.output, hidden=token)
+        run.process, run.large = self._start(run.id, arguments, variables)
+        self._pump.attach(run.id, *run.process.output, hidden=token)
 
-    def _start(self, run: Run, arguments: list[str], variables: dict[str, str]) -> dict[str, str]:
-        """Start it; returns the variables that are too large for an environment."""
+    def _start(
+        self, run_id: int, arguments: list[str], variables: dict[str, str]
+    ) -> tuple[Process, dict[str, str]]:
+        """The started process, and the variables that are too large for an environment."""
         small, large = values.split(variables)
-        folder = self._folder.open_run(run.id)
+        folder = self._folder.open_run(run_id)
         if not large:
-            run.process = Process(arguments, small, folder)
-            return {}
-        fd = values.descriptor(large, run.id)
+            return Process(arguments, small, folder), large
+        fd = values.descriptor(large, run_id)
         try:
             small[values.VALUES_FD] = str(fd)
-            run.process = Process(arguments, small, folder, [fd])
+            return Process(arguments, small, folder, [fd]), large
         finally:
             os.close(fd)
-        return large
 
     def clear(self, run_id: int) -> None:
-        """Remove the run's folder, in a thread."""
+        """Remove the run's folder, in a thread; its virtualenv may be removed as well."""
+        if held := self._held.pop(run_id, None):
+            held.close()
         self._errands.do(lambda: self._folder.close_run(run_id))
 
     def _own_variables(self, spec: Spec, token: str) -> dict[str, str]:
@@ -114,19 +124,25 @@ class Starter:
             strays.MARK: self._mark,
         }
 
-    def _wheel(self, conn: db.Connection, sha256: str | None) -> bytes | None:
-        if sha256 is None:
-            return None
-        if sha256 not in self._wheels:
-            while len(self._wheels) >= WHEELS:
-                del self._wheels[next(iter(self._wheels))]
-            self._wheels[sha256] = bytes(db.scalar(conn, FILE, [sha256]))
-        return self._wheels[sha256]
-
-    def _prepare(self, spec: Spec, wheel: bytes | None) -> Prepared:
+    def _prepare(self, spec: Spec) -> Prepared:
         """In a thread of its own."""
+        fetch = releases.fetcher(self._dsn, spec.files, spec.sdk_sha256)
+        held = self._hold(spec.lock) if self._hold else None  # first: it may be removed just now
         try:
-            virtualenv = self._ensure(spec.lock, wheel)
+            return Prepared(self._virtualenv(spec, fetch), self._script(spec), held)
+        except BaseException:
+            if held:
+                held.close()
+            raise
+
+    def _virtualenv(self, spec: Spec, fetch: Fetch) -> Path:
+        try:
+            return self._ensure(spec.lock, fetch)
         except KirbyError as error:
             raise KirbyError(f"virtualenv: {error}") from error
-        return Prepared(virtualenv, self._folder.script(spec.sha256, spec.filename, spec.source))
+
+    def _script(self, spec: Spec) -> Path | None:
+        """A package has none."""
+        if spec.source is None:
+            return None
+        return self._folder.script(spec.sha256, spec.filename, spec.source)

@@ -36,6 +36,7 @@ def descriptor(large: Mapping[str, str], run_id: int) -> int:
             fd = os.dup(file.fileno())
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 

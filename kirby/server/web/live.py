@@ -23,14 +23,17 @@ from starlette.responses import Response, StreamingResponse
 
 from kirby.core import db, pooler
 from kirby.core.errors import KirbyError, Unavailable
-from kirby.server import runs
+from kirby.server import run_logs, runs
+from kirby.server.run_logs import Choice
 from kirby.server.web import pages
+from kirby.server.web import run_logs as log_pages
 
 CHANNELS = ("listen kirby_log", "listen kirby_job")
 POLL = 1.0  # seconds, with jitter
 HEARTBEAT = 10.0  # seconds without an event after which a comment keeps the connection known
 RECONNECT = 1.0
 BATCH = 500  # lines in one event
+BEHIND = 5000  # lines that a page keeps; a stream that is further behind leaves out the older ones
 LINGER = 2.0  # seconds that a stream stays for the last lines of a run that has ended
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -116,7 +119,8 @@ class News:
     """What a stream has not said yet."""
 
     run: runs.Run
-    lines: list[runs.Line]
+    after: int  # all lines up to here were looked at
+    more: bool  # there are lines behind that by now
     html: str
     status: str
 
@@ -124,14 +128,14 @@ class News:
 async def stream(request: Request) -> Response:
     """Server-sent events of a run: its lines, its status when that changes, and its end.
 
-    The id of an event is the position of its last line: a browser that reconnects says it, and
-    goes on behind it (Last-Event-ID, or ?after= the first time). Raises NotFound, Invalid.
+    The id of an event is a position up to which all was said: a browser that reconnects says it,
+    and goes on behind it (Last-Event-ID, or ?after= the first time). `stream`, `level` and `q`
+    choose lines. Raises NotFound, Invalid.
     """
-    run_id = request.path_params["run_id"]
-    after = _after(request)
-    first = await run_in_threadpool(_news, request, run_id, after)
+    run_id, choice = request.path_params["run_id"], log_pages.choice(request)
+    first = await run_in_threadpool(_news, request, run_id, choice, _after(request))
     return StreamingResponse(
-        _events(request, run_id, after, first), media_type="text/event-stream", headers=HEADERS
+        _events(request, run_id, choice, first), media_type="text/event-stream", headers=HEADERS
     )
 
 
@@ -142,42 +146,48 @@ def _after(request: Request) -> int:
     return pages.number(request, "after") or 0
 
 
-def _news(request: Request, run_id: int, after: int) -> News:
+def _news(request: Request, run_id: int, choice: Choice, after: int) -> News:
     """One look at the database, and how the news reads as a part of the page."""
     with pages.reading(request) as conn:
         run = runs.get(conn, run_id)
-        lines = runs.lines(conn, run_id, after=after, limit=BATCH)
-    html = pages.text(request, "runs/_lines.html", lines=lines, run=run) if lines else ""
-    return News(run, lines, html, run.status + ("!" if run.cancel_at else ""))
+        upto = max(after, run_logs.last(conn, run_id))
+        begin = after if choice else max(after, run_logs.last(conn, run_id, but=BEHIND))
+        lines = run_logs.after(conn, run_id, begin, upto=upto, limit=BATCH, choice=choice)
+    html = ""
+    if lines:
+        html = pages.text(request, "runs/_lines.html", lines=lines, run=run, left_out=begin > after)
+    seen = lines[-1].position if lines else upto
+    status = run.status + ("!" if run.cancel_at else "")
+    return News(run, seen, seen < upto, html, status)
 
 
-async def _events(request: Request, run_id: int, after: int, news: News) -> AsyncIterator[str]:
+async def _events(request: Request, run_id: int, choice: Choice, news: News) -> AsyncIterator[str]:
     hub: Hub = request.app.state.hub
     status, ended, spoke = news.status, 0.0, time.monotonic()
     yield "retry: 1000\n\n"
     with hub.subscription(run_id) as woken:
         while True:
-            if news.lines:
-                after, spoke = news.lines[-1].position, time.monotonic()
-                yield event("lines", news.html, after)
+            if news.html:
+                spoke = time.monotonic()
+                yield event("lines", news.html, news.after)
             if news.status != status:
                 status, spoke = news.status, time.monotonic()
-                yield event("status", status, after)
-            if not news.run.live and not news.lines:
+                yield event("status", status, news.after)
+            if not (news.run.live or news.html or news.more):
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended >= _linger(news.run):
-                    yield event("end", news.run.status, after)
+                    yield event("end", news.run.status, news.after)
                     return
             if time.monotonic() - spoke > HEARTBEAT:
                 spoke = time.monotonic()
                 yield ": still here\n\n"
-            if len(news.lines) < BATCH:
+            if not news.more:
                 await _woken(woken)
             if hub.closing.is_set():
                 return
             woken.clear()
             with contextlib.suppress(Unavailable):  # the database is away: stay, and look again
-                news = await run_in_threadpool(_news, request, run_id, after)
+                news = await run_in_threadpool(_news, request, run_id, choice, news.after)
 
 
 def _linger(run: runs.Run) -> float:

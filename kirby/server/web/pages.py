@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from kirby.core import errors
+from kirby.server import packages, tokens
 from kirby.server.accounts import Account, TooManyAttempts
 from kirby.server.database import unit
 from kirby.server.environments import Environment
@@ -26,6 +27,8 @@ from kirby.server.web import charts, formats
 
 STATUS: dict[type[Exception], int] = {
     TooManyAttempts: 429,
+    packages.TooLarge: 413,
+    tokens.Unknown: 401,
     errors.Invalid: 400,
     errors.Denied: 403,
     errors.NotFound: 404,

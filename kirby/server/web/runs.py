@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 
 from kirby.server import environments, runs
-from kirby.server.web import pages
+from kirby.server.web import pages, run_logs
 
 SHOWN = 50
-LINES = 500  # of a log on its page; the rest is earlier pages and the download
-DOWNLOADED = 5_000  # lines read at a time
 
 
 def listing(request: Request) -> Response:
@@ -37,16 +34,11 @@ def listing(request: Request) -> Response:
 
 
 def show(request: Request) -> Response:
-    before = pages.number(request, "before")
     with pages.reading(request) as conn:
         run = _look_at(request, conn)
-        lines = runs.tail(conn, run.id, before=before, limit=LINES + 1)
         context: dict[str, Any] = {
             "run": run,
-            "lines": lines[-LINES:],
-            "earlier": len(lines) > LINES,
-            "before": before,
-            "last": lines[-1].position if lines else 0,
+            **run_logs.shown(request, conn, run),
             "events": runs.events(conn, run.id),
             "retries": runs.retries(conn, run),
         }
@@ -59,30 +51,6 @@ def _look_at(request: Request, conn: Connection) -> runs.Run:
     run = runs.get(conn, request.path_params["run_id"])
     request.state.environment = environments.pick(request.state.environments, run.environment)
     return run
-
-
-def log(request: Request) -> Response:
-    """The whole log as text, read piece by piece."""
-    run_id = request.path_params["run_id"]
-    with pages.reading(request) as conn:
-        run = runs.get(conn, run_id)
-    name = f"{run.job}-{run.id}.log"
-    return StreamingResponse(
-        _text(request, run_id),
-        media_type="text/plain; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
-
-
-def _text(request: Request, run_id: int) -> Iterator[str]:
-    after = 0
-    while True:
-        with pages.reading(request) as conn:
-            lines = runs.lines(conn, run_id, after=after, limit=DOWNLOADED)
-        yield "".join(f"{line.at.isoformat()} {line.stream:6} {line.text}\n" for line in lines)
-        if len(lines) < DOWNLOADED:
-            return
-        after = lines[-1].position
 
 
 def cancel(request: Request) -> Response:

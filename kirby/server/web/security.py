@@ -34,7 +34,7 @@ OPEN = ("/login", "/healthz", "/readyz", "/favicon.ico")  # and everything below
 MAX_BODY = 3 * MAX_BYTES + 65536  # a payload grows threefold in a form at the worst
 MAX_STRANGER_BODY = 65536
 # Where files are sent to: there a body may be as large as KIRBY_MAX_UPLOAD, and what is around it.
-UPLOADS = ("/index", "/index/", "/packages", "/deploy", "/api/v1/deploy", "/api/v1/packages")
+UPLOADS = ("/index", "/index/", "/packages", "/deploy", "/api/v1/deploy")
 AROUND_UPLOAD = 10 << 20
 TOKEN_USER = "__token__"  # noqa: S105 - a name
 ASK = f"a token is needed here: as the password of the user {TOKEN_USER}, or as a Bearer token"

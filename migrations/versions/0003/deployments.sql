@@ -13,10 +13,14 @@ alter table kirby.deployment_version
   add rerun               text     not null default 'original' check (rerun in ('original', 'current')),
   add needs               jsonb    not null default '{}',
   add rolled_back_to      integer,
-  add promoted_from       integer;
+  add promoted_from       integer,
+  add promoted_env        text,
+  add deployed            boolean  not null default true;  -- false: a canary that was not promoted
 
 -- A version that serves a share of the keys of a daemon's streams beside the deployed one.
+-- Rolling: its replicas of older versions are replaced, one after the other.
 alter table kirby.deployment
+  add rolling         boolean  not null default false,
   add canary_version  integer,
   add canary_share    real check (canary_share > 0 and canary_share < 1),
   add canary_replicas smallint not null default 1,

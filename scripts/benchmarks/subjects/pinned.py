@@ -60,6 +60,14 @@ def run_side_by_side(bench, dsns, seconds):
 
 
 def drain(bench, dsn, count):
+    keep_house(dsn)
     env = bench.kirby(dsn)
     bench.call("kirby_streams", "fill", env, topic=TOPIC, count=count)
     return bench.call("kirby_streams", "consume", env, topic=TOPIC, count=count, batch=100)
+
+
+def keep_house(dsn):
+    """What the leader of a running house does every few seconds (supervisor.housekeeping)."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for (subscription,) in conn.execute("select kirby.low_claim_floors()").fetchall():
+            conn.execute("select kirby.raise_claim_floor(%s)", [subscription])
