@@ -6,7 +6,7 @@ import fix_postgres
 import psycopg
 import pytest
 
-pytest_plugins = ("fix_kirby", "fix_subscription", "fix_web", "fix_packages", "fix_index")
+pytest_plugins = ("fix_kirby", "fix_subscription", "fix_web", "fix_packages", "fix_index", "fix_deploy")
 
 # The settings of whoever runs the tests, and above all their database, are none of our business.
 KEPT = {

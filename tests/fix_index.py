@@ -49,11 +49,14 @@ def build_sdist(into, config_settings=None):
 """
 
 
-def a_wheel(name, version="1.0", *needs, files=None, points=None, tag="py3-none-any", build=""):
-    """A wheel with a correct RECORD: its file name and its bytes."""
+def a_wheel(
+    name, version="1.0", *needs, files=None, points=None, tag="py3-none-any", build="", said=()
+):
+    """A wheel with a correct RECORD: its file name and its bytes. `said`: more of its metadata."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
-    said = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {need}" for need in needs)]
+    needs = [f"Requires-Dist: {need}" for need in needs]
+    said = [f"Name: {name}", f"Version: {version}", *needs, *said]
     contents = {f"{module}/__init__.py": f"version = {version!r}\n", **(files or {})}
     contents[f"{info}/METADATA"] = "\n".join(["Metadata-Version: 2.1", *said, ""])
     contents[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n"
@@ -126,6 +129,8 @@ class Index:
 
     def __init__(self, login=None):
         self.files, self.asked, self.login = {}, [], login
+        self.elsewhere = ""  # where its files are
+        self.logins = []  # what came with each question
         self.url = ""
 
     def add(self, *named):
@@ -152,10 +157,15 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         index = self.server.index
         index.asked.append(self.path)
+        index.logins.append(self.headers.get("Authorization"))
         wanted = index.login and "Basic " + base64.b64encode(index.login.encode()).decode()
         last = self.path.rstrip("/").rpartition("/")[2]
         if wanted and self.headers.get("Authorization") != wanted:
             self._send(401, b"", "text/plain")
+        elif last in index.files and index.elsewhere:
+            self.send_response(302)
+            self.send_header("Location", f"{index.elsewhere}/files/{last}")
+            self.end_headers()
         elif last in index.files:
             self._send(200, index.files[last], "application/octet-stream")
         else:

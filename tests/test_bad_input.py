@@ -81,7 +81,7 @@ def test_a_deploy_of_something_wrong_is_refused(source, options, text, refused, 
 
 @pytest.mark.parametrize(
     ("target", "text"),
-    [("nothing.py", "there is no such file"), (".", "not a file"), ("/dev/null", "not a file"),
+    [("nothing.py", "there is no such file"), (".", "no pyproject.toml"), ("/dev/null", "not a file"),
      ("notes.txt", "must be a .py file"), ("Ünï.py", "job name")],
 )  # fmt: skip
 def test_a_deploy_of_what_is_no_script_is_refused(target, text, refused, tmp_path):
@@ -251,6 +251,11 @@ def test_a_schema_that_is_not_ours_is_named(revision, text, kirby_on, dsn):
         conn.execute("delete from kirby.alembic_version")
         if revision:
             conn.execute("insert into kirby.alembic_version values (%s)", [revision])
+
+        conn.execute(  # a Kirby to come may serve a supervisor of ours, but not for ever
+            "create or replace function kirby.server_protocol() returns integer language sql"
+            " immutable as 'select 99'"
+        )
 
     for arguments in (["job", "list"], ["web", "--port", "0"], ["supervisor"], ["db", "check"]):
         assert text in kirby_on(dsn, *arguments)

@@ -296,9 +296,8 @@ def test_a_message_is_filed_as_waiting_while_its_holder_is_being_finished(reader
 
 def test_a_killer_that_is_parked_lets_its_key_go_on(reader):
     reader.subscribe(on_failure="park")
-    [first] = reader.publish("a")
-    reader.settle(reader.claim(), Failure(first, "retry", "boom", 0.0))
-    [second] = reader.publish("a")
+    first, second = reader.publish("a", "a")
+    reader.settle(reader.claim(), Failure(first, "retry", "boom", 0.0), Failure(second, "wait"))
     reader.later("1 second")
     for _ in range(2):
         assert reader.claim().positions == [first]
@@ -689,6 +688,16 @@ def test_the_limits_of_a_subscription_and_what_expires(reader, others):
         one.conn.commit()
         assert not isinstance(two.end(), Exception)
     assert reader.due() == []
+
+
+def test_a_change_of_lanes_that_one_claim_comes_to_pass(reader):
+    """All below it has expired: what lies above is handed out at once, not at the next look."""
+    reader.write(message(1, "a", None, (), expires_at=at(reader, minutes=10)))
+    lanes.change(reader.conn, topic_id(reader), 4, actor="me")
+    [second] = reader.publish("a")
+    reader.later("1 hour")
+
+    assert reader.claim().positions == [second]
 
 
 def test_a_change_of_lanes_that_is_passed_while_a_lane_is_being_claimed(reader, others):

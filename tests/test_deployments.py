@@ -1,28 +1,17 @@
 """Deploying: versions, kinds, both logs, two at once, and whose word counts."""
 
-import hashlib
 import threading
 from dataclasses import replace
 
 import psycopg
 import pytest
+from fix_deploy import made_release
 from fix_runs import Runs
 
 from kirby.core.errors import Invalid, Taken
-from kirby.server import database, deployments, scripts
-from kirby.server.cli.deploy import plan as plan_of
-from kirby.server.deployments import Plan
-from kirby.server.locks import Lock
-from kirby.server.sdk_wheel import SdkWheel
-
-CONTENT = b"not really a wheel"
-SDK = SdkWheel("kirby-3-py3-none-any.whl", hashlib.sha256(CONTENT).hexdigest(), CONTENT)
-BARE = Lock("", None, "3.11")
-WITH_SDK = Lock("", SDK.sha256, "3.11")
-
-
-def script(source="print(1)\n", name="nightly"):
-    return scripts.parse(source.encode(), f"{name}.py")
+from kirby.server import database, deployments, plans, targets
+from kirby.server.needs import Needs
+from kirby.server.plans import Order, Plan
 
 
 @pytest.fixture
@@ -36,10 +25,11 @@ def engine(dsn, as_role):
 def deploy(engine):
     """`deploy(plan, source)` in a unit of work of its own."""
 
-    def deploy(plan, source="print(1)\n", lock=BARE):
+    def deploy(plan, source="print(1)\n", lock="", **asked):
         with database.unit(engine) as conn:
-            given = script(source, plan.name)
-            return deployments.deploy(conn, plan, given, lock, SDK, actor="test")
+            release_id = made_release(conn, plan.name, source, lock)
+            order = Order(plan.environment, **asked)
+            return deployments.deploy(conn, plan, release_id, actor="test", order=order)
 
     return deploy
 
@@ -81,6 +71,17 @@ def test_the_same_again_is_no_version(deploy, ask):
         ({"tz": "Europe/Brussels"}, "scheduled"),
         ({"max_attempts": 2}, "scheduled"),
         ({"variables": {"A": "1"}}, "scheduled"),
+        ({"entry": "acme:main"}, "scheduled"),
+        ({"command": ("sh", "-c", "true")}, "scheduled"),
+        ({"retry_pause": 0.1}, "scheduled"),
+        ({"timeout": 86401.0}, "scheduled"),
+        ({"grace": 0.0}, "scheduled"),
+        ({"no_progress_timeout": 90.0}, "scheduled"),
+        ({"priority": -5}, "scheduled"),
+        ({"labels": ("eu", "gpu")}, "scheduled"),
+        ({"concurrency": "queue"}, "scheduled"),
+        ({"rerun": "current"}, "scheduled"),
+        ({"needs": Needs(reads=("orders",))}, "scheduled"),
     ],
 )
 def test_each_setting_makes_a_version(change, kind, deploy):
@@ -88,9 +89,11 @@ def test_each_setting_makes_a_version(change, kind, deploy):
     deploy(plan)
 
     done = deploy(replace(plan, **change))
+    again = deploy(replace(plan, **change))
 
     assert (done.version, done.changed, done.kind) == (2, True, kind)
     assert done.next_tick is not None
+    assert (again.version, again.changed) == (2, False)
 
 
 def test_back_to_an_earlier_source_is_a_new_version_of_the_old_release(deploy):
@@ -100,15 +103,6 @@ def test_back_to_an_earlier_source_is_a_new_version_of_the_old_release(deploy):
     back = deploy(NIGHTLY)
 
     assert (back.version, back.release_id) == (3, first.release_id)
-
-
-def test_the_same_source_with_another_lock_is_another_release(deploy, ask):
-    first = deploy(NIGHTLY)
-    second = deploy(NIGHTLY, lock=WITH_SDK)
-
-    assert second.release_id != first.release_id
-    [row] = ask("select sha256, content from kirby.file_chunk")
-    assert (row["sha256"], row["content"]) == (SDK.sha256, SDK.content)
 
 
 def test_environments_have_versions_of_their_own(deploy):
@@ -155,19 +149,18 @@ def test_a_job_keeps_its_kind(kind, other, deploy, ask):
     assert len(ask("select from kirby.deployment")) == 1
 
 
-def test_replacing_stops_the_runs_of_older_versions_only(deploy, ask, engine):
+def test_replacing_stops_the_runs_of_older_versions_only(deploy, ask):
     for environment in ("dev", "prod"):
         deploy(replace(NIGHTLY, environment=environment))
     [dev, prod] = [row["id"] for row in ask("select id from kirby.deployment order by id")]
     ask("select kirby.queue_run(%s, 'manual', 'test')", dev)
     ask("select kirby.queue_run(%s, 'manual', 'test')", prod)
-    deploy(NIGHTLY, "print(2)\n")
+    left = deploy(NIGHTLY, "print(2)\n")
     ask("select kirby.queue_run(%s, 'manual', 'test')", dev)
 
-    with database.unit(engine) as conn:
-        stopped = deployments.replace_running(conn, "nightly", "dev", actor="test")
+    done = deploy(NIGHTLY, "print(2)\n", replace=True)
 
-    assert stopped == 1
+    assert (left.stopped, done.stopped, done.changed) == (0, 1, False)
     rows = ask("select status, reason from kirby.run order by id")
     assert [row["status"] for row in rows] == ["cancelled", "queued", "queued"]
     assert rows[0]["reason"] == "replaced by version 2"
@@ -233,14 +226,13 @@ TABLE = """\
 # variables = {{ DAYS = "31", PLACE = "here" }}
 # ///
 """
-NOTHING = {
-    "job": None, "schedules": (), "tz": None, "daemon": None, "replicas": None,
-    "max_attempts": None, "variables": (), "reason": "",
-}  # fmt: skip
 
 
-def planned(line, **options):
-    return plan_of(script(TABLE.format(line), "file"), "dev", **{**NOTHING, **options})
+def planned(line, name=None, reason="", **options):
+    jobs = targets.jobs_of_script(TABLE.format(line), "file.py")
+    order = Order("dev", job=name, options=plans.options(options), reason=reason)
+    [made] = plans.of(order, "script", jobs)
+    return made
 
 
 def test_what_the_script_says_of_itself_holds_where_no_option_does():
@@ -259,7 +251,7 @@ def test_what_the_script_says_of_itself_holds_where_no_option_does():
 
 def test_an_option_wins_over_what_the_script_says():
     made = planned(
-        'schedule = "@daily"', job="other", schedules=("@weekly",), tz="UTC", max_attempts=1,
+        'schedule = "@daily"', name="other", schedule=("@weekly",), tz="UTC", max_attempts=1,
         variables=("DAYS=7", "EMPTY="), reason="now",
     )  # fmt: skip
 
@@ -270,7 +262,7 @@ def test_an_option_wins_over_what_the_script_says():
 
 def test_an_option_of_another_kind_wins_too():
     assert planned('schedule = "@daily"', daemon=True).kind == "daemon"
-    assert planned("daemon = true\n# replicas = 2", schedules=("@daily",)).kind == "scheduled"
+    assert planned("daemon = true\n# replicas = 2", schedule=("@daily",)).kind == "scheduled"
     manual = planned("daemon = true\n# replicas = 2", daemon=False)
     assert (manual.kind, manual.replicas) == ("manual", 1)
     assert planned("daemon = true\n# replicas = 2").replicas == 2

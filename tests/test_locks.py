@@ -411,6 +411,19 @@ def test_an_index_with_a_password_is_asked_with_it(sources, tmp_path):
     assert "password" not in repr(lock)
 
 
+def test_a_password_does_not_follow_to_another_place(sources, tmp_path):
+    with an_index(a_wheel("six")) as other, an_index(a_wheel("six"), login="me:word") as private:
+        private.elsewhere = other.url.removesuffix("/simple")
+        mine = replace(sources, index_url=private.url)
+        lock = locks.resolve(["six"], mine)
+        other.logins.clear()
+
+        fetched(lock, mine, tmp_path)
+
+    assert (tmp_path / "files" / "six-1.0-py3-none-any.whl").exists()
+    assert other.logins == [None]
+
+
 def test_files_that_are_stored_are_not_downloaded(sources, upstream, hosting, tmp_path):
     upstream.add(a_wheel("six"))
     lock = locks.resolve(["six"], sources)

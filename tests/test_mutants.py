@@ -250,7 +250,7 @@ MUTANTS = {
     "what is not committed is passed over": (
         "take_lane",
         {
-            "v_horizon bigint := kirby.horizon(p_subscription.topic_id);": "v_horizon bigint :="
+            "v_reach   bigint := kirby.horizon(p_subscription.topic_id);": "v_reach bigint :="
             " (select last_value from kirby.position);"
         },
         test_claim_races.test_what_is_not_committed_is_not_passed_over,

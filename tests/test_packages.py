@@ -119,7 +119,8 @@ def test_a_file_is_published_by_the_form_and_shown(admin, dsn):
     page = admin.get(answer.headers["location"])
     assert f"{NAME} is published." in page.text
     assert "acme:report" in page.text
-    assert "kirby deploy acme==1.0 --job hello --env dev" in page.text
+    assert "kirby deploy acme==1.0 --env dev" in page.text
+    assert 'href="/deploy?requirement=acme%3D%3D1.0&amp;env=dev"' in page.text
     assert "An example" in admin.get("/packages").text
     again = admin.get(send(admin).headers["location"])
     assert "was here already" in again.text
@@ -131,7 +132,7 @@ def test_a_file_is_published_by_the_form_and_shown(admin, dsn):
 @pytest.mark.parametrize(
     ("content", "name", "status", "message"),
     [
-        (b"x", NAME, 400, "It is not a zip file."),
+        (b"x", NAME, 400, f"It is not a zip file ({NAME})."),
         (None, "acme.exe", 400, "a package is a wheel"),
         (None, "", 400, "There is no file in the field"),
     ],

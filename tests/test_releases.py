@@ -3,12 +3,13 @@ import io
 import psycopg
 import pytest
 from fix_index import a_project, a_wheel, an_sdist, lay
-from fix_runs import drive, runs_fixture, supervise_fixture  # noqa: F401
+from fix_runs import VIRTUALENV, drive, runs_fixture, supervise_fixture  # noqa: F401
 from psycopg.rows import dict_row
 
-from kirby.core.errors import KirbyError
+from kirby.core.errors import KirbyError, Unavailable
 from kirby.server import database, packages, releases, targets
 from kirby.server.sources import Sources
+from kirby.server.supervisor import starter
 from kirby.server.virtualenvs import Virtualenvs
 
 POINTS = "[kirby.jobs]\ngo = acme.main:go\n"
@@ -386,6 +387,25 @@ def test_a_virtualenv_is_held_while_a_run_uses_it(house, runs, supervise, tmp_pa
     runs.value("select kirby.cancel_run(%s, 'enough', 'test')", run_id)
     drive(supervisor, lambda: runs.get(run_id)["status"] == "cancelled")
     assert virtualenvs.prune(0) == [lock.hash]
+
+
+def test_a_database_that_goes_away_while_files_are_fetched_fails_no_run(
+    runs, supervise, monkeypatch
+):
+    monkeypatch.setattr(starter, "PAUSE", 0.01)
+    answers = [Unavailable("gone"), Unavailable("gone"), VIRTUALENV]
+
+    def ensure(lock, fetch):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    run_id = runs.start("print('hello')")
+    drive(supervise(ensure=ensure), lambda: runs.get(run_id)["ended_at"])
+
+    assert runs.get(run_id)["status"] == "succeeded"
+    assert answers == []
 
 
 def test_the_files_of_the_last_versions_are_kept_and_warmed(house, runs):

@@ -1,9 +1,12 @@
 """What runs print, on its way to the log: in time, in order, once, whatever it is."""
 
+import base64
 import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -17,8 +20,11 @@ from fix_runs import ENDED, Runs, drive, runs_fixture, supervise_fixture  # noqa
 from kirby.core.errors import Unavailable
 from kirby.server import schema
 from kirby.server.postgres import Postgres
+from kirby.server.supervisor import backlog as backlogs
 from kirby.server.supervisor.backlog import Backlog
+from kirby.server.supervisor.leftovers import KILLED, Leftovers
 from kirby.server.supervisor.lines import Lines
+from kirby.server.supervisor.redaction import HIDDEN
 from kirby.server.supervisor.shipper import REFUSED, Clock, Shipper
 
 
@@ -141,6 +147,8 @@ def test_twenty_megabytes_are_all_in_the_log(runs, supervise):
 # how long its slowest write took, and all of them.
 HUNDRED = """
 import os, time
+while not os.path.exists(os.environ["GO"]):
+    time.sleep(0.01)
 slowest, began = 0.0, time.monotonic()
 for first in range(0, 1_000_000, 1000):
     view = memoryview(b"".join(b"%099d\\n" % n for n in range(first, first + 1000)))
@@ -157,12 +165,19 @@ os.rename(os.environ["DONE"] + ".new", os.environ["DONE"])
 class Hundred:
     """A run of that script."""
 
-    def __init__(self, runs, folder):
-        self.runs, self.path = runs, folder / "done"
-        self.id = runs.start(HUNDRED, variables={"DONE": str(self.path)})
+    def __init__(self, runs, folder, **options):
+        self.runs, self.path, self.go = runs, folder / "done", folder / "go"
+        variables = {"DONE": str(self.path), "GO": str(self.go)}
+        self.id = runs.start(HUNDRED, variables=variables, **options)
 
     def has_written(self):
+        """Let it write; whether it has written all."""
+        self.go.touch()
         return self.path.exists()
+
+    def has_ended(self):
+        self.go.touch()
+        return self.runs.get(self.id)["status"] in ENDED
 
     def lines(self):
         return self.runs.value("select count(*) from kirby.log_line where run_id = %s", self.id)
@@ -189,10 +204,14 @@ def test_a_hundred_megabytes_are_all_in_the_log_and_the_script_never_waits(runs,
     before = peak_memory()
     hundred = Hundred(runs, supervise.folder)
 
-    drive(supervise(), ended(runs, hundred.id), timeout=120)
+    supervisor = supervise()
+
+    drive(supervisor, hundred.has_ended, timeout=120)
 
     hundred.check()
     assert peak_memory() - before < 150_000_000
+    assert list(supervise.folder.glob("data/spill/*/*")) == []
+    supervisor.stop()
     assert list(supervise.folder.glob("data/spill/*")) == []
 
 
@@ -223,13 +242,13 @@ def test_a_run_is_not_held_up_by_a_log_that_cannot_be_written(runs, supervise, d
 
 
 def test_beyond_the_bound_the_log_says_how_many_lines_were_dropped(runs, supervise, dsn):
-    supervisor = supervise(spill=10_000_000)
+    supervisor = supervise(spill=20_000_000)
     hundred = Hundred(runs, supervise.folder)
 
     with psycopg.connect(dsn) as blocker:
         blocker.execute("lock table kirby.log_line in access exclusive mode")
         drive(supervisor, hundred.has_written, timeout=60)
-    drive(supervisor, ended(runs, hundred.id))
+    drive(supervisor, hundred.has_ended)
 
     assert runs.get(hundred.id)["status"] == "succeeded"
     assert logged(runs, hundred.id) == 1_000_000
@@ -391,3 +410,192 @@ def test_a_killed_postgresql_costs_no_line_and_no_run(fragile, supervise, tmp_pa
         assert runs.get(run_id)["status"] == "succeeded"
         assert runs.texts(run_id) == [str(n) for n in range(100)]
         assert runs.get(run_id)["supervisor_id"] == before
+
+
+def test_connections_that_are_cut_again_and_again_cost_no_line(runs, supervise):
+    hundred = Hundred(runs, supervise.folder)
+    supervisor = supervise()
+    seen = cuts = 0
+    while cuts < 5:
+        drive(supervisor, lambda seen=seen: hundred.has_written() and hundred.lines() > seen)
+        seen = hundred.lines() + 10_000
+        cuts += runs.value(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+            " where application_name = 'kirby supervisor: logs' and datname = current_database()"
+        )
+
+    drive(supervisor, hundred.has_ended, timeout=120)
+
+    hundred.check()
+
+
+def test_a_postgresql_that_hangs_while_a_hundred_megabytes_are_written(
+    fragile, spawn, tmp_path, until
+):
+    schema.migrate(fragile.dsn())
+    with psycopg.connect(fragile.dsn(), autocommit=True) as conn:
+        runs = Runs(conn)
+        hundred = Hundred(runs, tmp_path)
+        spawn(fragile.dsn(), fragile.dsn())
+        until(lambda: runs.get(hundred.id)["status"] == "running")
+
+        stopped = family(fragile.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            until(hundred.has_written, timeout=60)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        until(hundred.has_ended, timeout=120)
+
+        hundred.check()
+
+
+def family(pid):
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+# When the supervisor fails
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from kirby.server.supervisor import Supervisor
+_, dsn, worker_dsn, data = sys.argv
+supervisor = Supervisor(dsn=dsn, worker_dsn=worker_dsn, data=Path(data), host="here",
+                        ensure=lambda *_: Path(sys.prefix))
+supervisor.run_forever(ready=lambda: print("ready", flush=True))
+"""
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """Start a supervisor as a process of its own, always on the same folder."""
+    started = []
+
+    def spawn(dsn, worker_dsn):
+        arguments = [sys.executable, "-c", PROGRAM, dsn, worker_dsn, str(tmp_path / "data")]
+        child = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        assert child.stdout.readline() == "ready\n"
+        return child
+
+    yield spawn
+    for child in started:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_the_next_supervisor_ships_what_a_killed_one_left_on_disk(
+    runs, spawn, dsn, as_role, tmp_path, until
+):
+    """It is killed while it ships from there: nothing of that is lost, or there twice."""
+    logins = as_role(dsn, "kirby_server"), as_role(dsn, "kirby_worker")
+    hundred = Hundred(runs, tmp_path, rerun_lost=False)
+    first = spawn(*logins)
+    until(hundred.has_written, timeout=60)
+    until(lambda: hundred.lines() > 200_000)
+
+    first.kill()
+    first.wait()
+    before = hundred.lines()
+    assert list(tmp_path.glob("data/spill/*/*"))
+    spawn(*logins)
+
+    assert runs.get(hundred.id)["reason"] == "the supervisor was restarted"
+    assert list(tmp_path.glob("data/spill/*")) == []
+    assert before + 100_000 < hundred.lines()
+    assert runs.texts(hundred.id, "kirby") == [KILLED]
+    numbers = [int(text) for text in runs.texts(hundred.id, "stdout")]
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.fixture
+def left(runs, dsn, as_role, tmp_path, until, monkeypatch):
+    """Lines of a run that a supervisor left on disk, and a connection to ship them with."""
+    monkeypatch.setattr(backlogs, "CALM", 0)
+    run_id = runs.trigger(runs.deploy())
+    owner = uuid.uuid4()
+    runs.ask("select kirby.register_supervisor(%s, 'here', 'folder', 1, 9)", owner)
+    backlog = Backlog(owner, tmp_path / "spill")
+    for n in range(5):
+        backlog.put(lines_of(run_id, str(n)))
+    until(lambda: not (backlog._queues[run_id].tail or backlog._queues[run_id].writing))
+    with psycopg.connect(as_role(dsn, "kirby_server"), autocommit=True) as conn:
+        yield run_id, owner, conn
+    backlog.close()
+
+
+def test_what_was_left_is_shipped_as_its_owner_and_once(runs, left, tmp_path):
+    run_id, _, conn = left
+    leftovers = Leftovers(tmp_path / "spill")
+
+    for _ in range(2):
+        leftovers.ship(conn, uuid.uuid4(), lambda: False)
+
+    assert runs.texts(run_id) == [KILLED, *"01234"]
+    assert os.listdir(tmp_path / "spill") == []
+
+
+def test_what_belongs_to_runs_of_others_is_removed(runs, left, tmp_path, caplog):
+    run_id, owner, conn = left
+    runs.ask("select kirby.end_supervisor(%s, 'gone')", owner)
+
+    Leftovers(tmp_path / "spill").ship(conn, uuid.uuid4(), lambda: False)
+
+    assert runs.texts(run_id) == []
+    assert os.listdir(tmp_path / "spill") == []
+    assert f"output that supervisor {owner} left behind came too late" in caplog.text
+
+
+def test_what_is_left_stays_there_for_the_next_one_if_there_is_no_database(runs, left, tmp_path):
+    run_id, _, conn = left
+    conn.close()
+
+    with pytest.raises(Unavailable):
+        Leftovers(tmp_path / "spill").ship(conn, uuid.uuid4(), lambda: False)
+
+    assert runs.texts(run_id) == []
+    assert os.listdir(tmp_path / "spill")
+
+
+def test_a_supervisors_own_lines_are_no_leftovers(left, tmp_path):
+    _, owner, conn = left
+
+    Leftovers(tmp_path / "spill").ship(conn, owner, lambda: False)
+
+    assert os.listdir(tmp_path / "spill") == [str(owner)]
+
+
+def test_no_secret_gets_to_the_disk_of_the_supervisor(runs, supervise, dsn, monkeypatch):
+    """The token of the run, as it is and in base64, while all waits on disk."""
+    monkeypatch.setattr(backlogs, "CALM", 100_000)
+    run_id = runs.start(
+        """
+        import base64, os
+        token = os.environ["KIRBY_TOKEN"]
+        for n in range(5000):
+            print(n, token)
+            print(base64.b64encode(f"__token__:{token}".encode()).decode())
+        open(os.environ["DONE"], "w").write(token)
+        """,
+        variables={"DONE": str(supervise.folder / "done")},
+    )
+    supervisor = supervise()
+    with psycopg.connect(dsn) as blocker:
+        blocker.execute("lock table kirby.log_line in access exclusive mode")
+        drive(supervisor, (supervise.folder / "done").exists)
+        drive(supervisor, lambda: list(supervise.folder.glob("data/spill/*/*")))
+        token = (supervise.folder / "done").read_text()
+        kept = b"".join(path.read_bytes() for path in supervise.folder.glob("data/spill/*/*"))
+    drive(supervisor, ended(runs, run_id))
+
+    assert HIDDEN.encode() in kept
+    assert token.encode() not in kept
+    assert base64.b64encode(f"__token__:{token}".encode())[20:40] not in kept
+    assert runs.texts(run_id)[0] == f"0 {HIDDEN}"
+    assert not any(token in text for text in runs.texts(run_id))

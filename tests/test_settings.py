@@ -56,11 +56,20 @@ def test_an_empty_variable_is_no_value():
         ("KIRBY_SLOTS", "0", "KIRBY_SLOTS must be a whole number from 1"),
         ("KIRBY_SLOTS", "²", "KIRBY_SLOTS must be a whole number"),
         ("KIRBY_SECURE_COOKIES", "maybe", "KIRBY_SECURE_COOKIES must be true or false"),
+        ("KIRBY_MAX_UPLOAD", "1TB", "KIRBY_MAX_UPLOAD must be a size like 500MB or 2GB"),
+        ("KIRBY_MAX_UPLOAD", "0", "KIRBY_MAX_UPLOAD must be a size"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(name, value, message):
     with pytest.raises(Invalid, match=message):
         Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500MB", 500_000_000), ("2 gb", 2_000_000_000), ("64kb", 64_000), ("7", 7)]
+)
+def test_a_size_has_a_unit_or_is_bytes(text, size):
+    assert Settings.from_env({"KIRBY_MAX_UPLOAD": text}).max_upload == size
 
 
 def test_an_unknown_name_is_refused_with_the_closest_one():

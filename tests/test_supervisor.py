@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from fix_runs import ENDED, VIRTUALENV, drive, gone, runs_fixture, supervise_fixture  # noqa: F401
 
-from kirby.core.errors import Busy, Invalid, KirbyError
+from kirby.core.errors import Busy, Invalid, KirbyError, WrongSchema
+from kirby.server import schema
 from kirby.server.settings import Settings
 from kirby.server.supervisor import supervise as supervise_settings
 from kirby.server.virtualenvs import Virtualenvs
@@ -301,15 +302,16 @@ def test_what_a_run_left_behind_in_its_group_is_killed(runs, supervise):
     drive(supervisor, lambda: gone(int(runs.texts(run_id)[0])))
 
 
-def test_a_grandchild_that_keeps_the_pipe_open_does_not_delay_the_end(runs, supervise):
+def test_a_grandchild_that_keeps_the_pipe_open_neither_delays_the_end_nor_outlives_it(runs, supervise):
     run_id = runs.start(
         "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
     )
 
-    drive(supervise(), ended(runs, run_id), timeout=6)
+    supervisor = supervise()
+    drive(supervisor, ended(runs, run_id), timeout=6)
 
     assert runs.get(run_id)["status"] == "succeeded"
-    os.kill(int(runs.texts(run_id)[0]), signal.SIGKILL)
+    drive(supervisor, lambda: gone(int(runs.texts(run_id, "stdout")[0])))
 
 
 def test_a_run_may_close_its_output_and_go_on(runs, supervise):
@@ -393,6 +395,37 @@ def test_fewer_replicas_end_the_rest(runs, supervise):
 
 
 # The supervisor itself
+
+
+def newer(runs, protocol):
+    """As if a Kirby to come had migrated the database."""
+    runs.conn.execute("update kirby.alembic_version set version_num = '9999'")
+    runs.conn.execute(
+        "create or replace function kirby.server_protocol() returns integer language sql immutable"
+        f" as 'select {protocol}'"
+    )
+
+
+def test_it_works_on_with_the_schema_of_the_next_version(runs, supervise, dsn, as_role):
+    newer(runs, schema.PROTOCOL + 1)
+    run_id = runs.start("print('hello')")
+
+    schema.check(as_role(dsn, "kirby_server"), supervisor=True)
+    drive(supervise(), ended(runs, run_id))
+
+    assert runs.get(run_id)["status"] == "succeeded"
+    with pytest.raises(WrongSchema, match="newer than this Kirby"):
+        schema.check(as_role(dsn, "kirby_server"))
+
+
+@pytest.mark.parametrize("away", [2, -1])
+def test_it_says_when_the_schema_is_not_its_own(runs, supervise, dsn, as_role, away):
+    newer(runs, schema.PROTOCOL + away)
+
+    with pytest.raises(WrongSchema):
+        schema.check(as_role(dsn, "kirby_server"), supervisor=True)
+    with pytest.raises(WrongSchema, match="upgrade Kirby on here" if away > 0 else "migrate"):
+        supervise().tick()
 
 
 def test_a_second_supervisor_on_the_same_folder_is_refused(supervise):

@@ -133,6 +133,18 @@ def test_an_application_publishes_in_the_environment_of_its_token(add, as_worker
     assert no.value.sqlstate == "KB003"
 
 
+def test_the_greeting_of_an_application_is_a_use_of_its_token(add, as_worker, dsn):
+    token = add("app").token
+    with as_worker(token) as conn:
+        conn.execute("set default_transaction_read_only = on")
+        conn.execute("select kirby.hello()")  # as on a standby: nothing can be noted there
+        conn.execute("set default_transaction_read_only = off")
+        with connected(dsn) as other:
+            assert scalar(other, "select last_used_at from kirby.token") is None
+            conn.execute("select kirby.hello()")
+            assert scalar(other, "select last_used_at from kirby.token") is not None
+
+
 def test_a_token_for_all_environments_takes_the_one_that_is_named(add, as_worker):
     token = add("app").token
     with as_worker(token) as conn:

@@ -4,6 +4,7 @@ import shutil
 
 import fix_postgres
 import pytest
+from fix_packages import NAME, wheel
 from fix_web import PASSWORD, connected, record, say
 from playwright.sync_api import expect, sync_playwright
 
@@ -154,3 +155,23 @@ def test_pages_work_without_javascript_on_a_phone(browser, served, people, house
     page.click(".menu >> text=prod")
     expect(page.locator(".pick summary")).to_contain_text("prod")
     context.close()
+
+
+def test_a_package_is_published_in_a_browser_and_fits_on_a_phone(page, tmp_path):
+    (tmp_path / "bad").mkdir()
+    good, bad = tmp_path / NAME, tmp_path / "bad" / NAME
+    good.write_bytes(wheel("acme", "1.0", "Requires-Dist: psycopg[binary]>=3.2"))
+    bad.write_bytes(b"x")
+    page.set_viewport_size({"width": 390, "height": 844})
+    log_in(page, "/packages")
+
+    for path, shown in ((bad, "[role=alert]"), (good, "[role=status]")):
+        page.set_input_files("[name=content]", path)
+        page.click("#publish button.primary")
+        page.wait_for_selector(shown)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.url.endswith(f"/packages/acme?published={NAME}&new=yes")
+    page.click("text=Take it back")
+    page.fill("[name=reason]", "It counts twice")
+    page.click("button.danger")
+    page.wait_for_selector("text=It counts twice.")

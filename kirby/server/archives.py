@@ -35,6 +35,8 @@ from kirby.server import files, members, tars, zips
 JOBS = "kirby.jobs"  # the group of entry points that names the jobs of a package
 FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,199}")
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+# A field that is newer than the metadata says it is: many real wheels have License-File so.
+TOO_NEW = "introduced in metadata version"
 EXTENSIONS = "a package is a wheel (.whl) or an sdist (.tar.gz or .zip)"
 
 EntryPoints = dict[str, dict[str, str]]
@@ -112,13 +114,20 @@ def inspect(
     ``declared``: digests in hex by sha256, blake2_256 or md5 that the file must have.
     """
     named = parse(filename)
+    try:
+        return _inspect(source, named, declared or {})
+    except Invalid as error:
+        raise Invalid(f"{error} ({filename})") from None
+
+
+def _inspect(source: Path | IO[bytes], named: _Named, declared: Mapping[str, str]) -> Archive:
     with opened(source) as content:
-        check_digests(content, declared or {})
+        check_digests(content, declared)
         file = files.digest(content)
         inside = _wheel(content, named) if named.kind == "wheel" else _sdist(content, named)
     metadata = _metadata(inside.metadata, named)
     return Archive(
-        filename=filename,
+        filename=named.filename,
         kind=named.kind,
         name=named.name,
         version=named.version,
@@ -325,7 +334,9 @@ def _metadata(content: bytes, named: _Named) -> Metadata:
     try:
         metadata = Metadata.from_email(text, validate=True)
     except ExceptionGroup as group:
-        raise Invalid(f"the metadata is not valid: {members.why(_first(group))}") from None
+        if wrong := [error for error in group.exceptions if TOO_NEW not in str(error)]:
+            raise Invalid(f"the metadata is not valid: {members.why(_said(wrong[0]))}") from None
+        metadata = Metadata.from_email(text, validate=False)
     if canonicalize_name(metadata.name) != named.name:
         raise Invalid(f"the metadata is of {members.shown(metadata.name)}, not of {named.name}")
     if str(metadata.version) != named.version:
@@ -333,9 +344,8 @@ def _metadata(content: bytes, named: _Named) -> Metadata:
     return metadata
 
 
-def _first(group: ExceptionGroup) -> Exception:
-    """The first thing that is wrong; a field's name goes before its text."""
-    error = group.exceptions[0]
+def _said(error: Exception) -> Exception:
+    """What is wrong, the field's name before its text."""
     if isinstance(error, InvalidMetadata):
         return ValueError(f"{error.field}: {error}")
     return error

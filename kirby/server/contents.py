@@ -12,7 +12,7 @@ from typing import IO, Any
 from sqlalchemy import Connection
 
 from kirby.core.errors import NotFound
-from kirby.server import database, files, query
+from kirby.server import database, files, query, targets
 from kirby.server.locks import Lock
 from kirby.server.needs import Needs
 from kirby.server.targets import JobSpec, Target
@@ -107,16 +107,23 @@ def get(conn: Connection, release_id: int) -> Contents:
         origin=row.origin,
         python=row.python,
         requirements=pinned(row.requirements, row.sdk_sha256, row),
-        jobs=tuple(_job(each) for each in row.jobs),
+        jobs=_jobs(row.jobs, row.source, row.filename),
         texts=_stored_texts(conn, row),
         id=row.id,
     )
 
 
 def jobs(conn: Connection, release_id: int) -> tuple[JobSpec, ...]:
-    """The jobs that a stored release offers; those of the first releases are not known."""
-    found = query.value(conn, "select jobs from kirby.release where id = %(id)s", id=release_id)
-    return tuple(_job(each) for each in found or ())
+    """The jobs that a stored release offers."""
+    row = query.row(conn, _Row, GET, id=release_id)
+    return _jobs(row.jobs, row.source, row.filename) if row else ()
+
+
+def _jobs(written: list[dict[str, Any]], source: str | None, filename: str) -> tuple[JobSpec, ...]:
+    """As they were stored; the first releases did not store them, but were scripts."""
+    if written or source is None:
+        return tuple(map(_job, written))
+    return targets.jobs_of_script(source, filename)
 
 
 def pinned(requirements: str, sdk_sha256: str | None, of: Target | _Row) -> dict[str, str]:

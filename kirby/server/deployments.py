@@ -104,6 +104,7 @@ class Deployed:
     release_id: int
     changed: bool
     next_tick: datetime | None
+    replicas: int = 1
     canary: float | None = None
     stopped: int = 0
 
@@ -147,7 +148,7 @@ def check_all(conn: Connection, made: Iterable[Plan], order: Order) -> None:
 
 
 def _check_kind(conn: Connection, plan: Plan) -> None:
-    known = query.value(conn, KIND, name=plan.name)
+    known = kind(conn, plan.name)
     if known is not None and known != plan.kind:
         raise Taken(
             f"{plan.name} is a {known} job already, and this would make it {plan.kind}:"
@@ -203,6 +204,7 @@ def deploy(
         release_id=release_id,
         changed=changed,
         next_tick=next_tick(plan),
+        replicas=plan.replicas,
         canary=order.canary if changed else None,
         stopped=stopped,
     )
@@ -223,6 +225,12 @@ def find(conn: Connection, environment: str, name: str) -> tuple[int, int] | Non
     found = database.driver(conn).execute(FIND, {"environment": environment, "name": name})
     row = found.fetchone()
     return (int(row[0]), int(row[1])) if row else None
+
+
+def kind(conn: Connection, name: str) -> str | None:
+    """What kind of job has that name, in all environments; None: there is none."""
+    found: str | None = query.value(conn, KIND, name=name)
+    return found
 
 
 def content(plan: Plan, release_id: int) -> dict[str, Any]:

@@ -168,6 +168,7 @@ class House:
             "KIRBY_SLOTS": str(settings.slots),
             "KIRBY_SECURE_COOKIES": str(settings.secure_cookies).lower(),
             "KIRBY_MAX_UPLOAD": str(settings.max_upload),
+            "KIRBY_SPILL": str(settings.spill),
         }
         if settings.index_url:
             made["KIRBY_INDEX_URL"] = settings.index_url

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from kirby.core.errors import Invalid
+from kirby.core.errors import Invalid, NotFound
 from kirby.server import query
 from kirby.server.environments import Environment
 
@@ -23,11 +23,13 @@ NAMES = """
 JOBS = """
     select j.name, j.kind, j.description, d.id as deployment_id, d.version,
            v.schedules, v.tz, v.replicas, v.max_attempts, v.rerun_lost, v.variables,
-           r.filename, r.sha256, r.lock_hash, r.python,
+           v.entry, v.command, v.retry_pause, v.timeout, v.grace, v.no_progress_timeout, v.priority,
+           v.labels, v.concurrency, v.rerun, v.needs,
+           d.canary_version, d.canary_share, d.canary_replicas, d.rolling,
+           r.id as release_id, r.name as package, r.kind as release_kind,
+           r.version as package_version, r.origin, r.filename, r.sha256, r.lock_hash, r.python,
            v.actor as deployed_by, v.created_at as deployed_at, v.reason,
-           (select count(*) from kirby.run l
-             where l.deployment_id = d.id and l.replica is not null
-               and l.status in ('queued', 'starting', 'running') and l.status = 'running') as live,
+           live.all as live, live.canary as canary_live, live.old as old_live,
            (select min(t.at) from kirby.tick t
              where t.deployment_id = d.id and t.status = 'planned'
                and t.at > (select kirby.now() - interval '1 day')) as next_tick,
@@ -37,6 +39,13 @@ JOBS = """
       join kirby.job j on j.id = d.job_id
       join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
       join kirby.release r on r.id = v.release_id
+     cross join lateral (
+           select count(*) filter (where not l.canary) as all,
+                  count(*) filter (where l.canary) as canary,
+                  count(*) filter (where not l.canary and l.version <> d.version) as old
+             from kirby.run l
+            where l.deployment_id = d.id and l.replica is not null
+              and l.status in ('queued', 'starting', 'running') and l.status = 'running') live
       left join lateral (
            select l.id, l.status, l.queued_at from kirby.run l
             where l.deployment_id = d.id order by l.id desc limit 1) last on true
@@ -52,10 +61,25 @@ JOBS = """
      order by j.name
 """
 
+# Where else a job is deployed, and what each environment has.
+PLACES = """
+    select e.name as environment, d.version, r.id as release_id, r.kind as release_kind,
+           r.version as package_version, r.filename, r.sha256, v.created_at
+      from kirby.deployment d
+      join kirby.job j on j.id = d.job_id
+      join kirby.environment e on e.id = d.environment_id
+      join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
+      join kirby.release r on r.id = v.release_id
+     where j.name = %(name)s
+     order by e.id
+"""
+
 VERSIONS = """
-    select v.version, v.version = d.version as current, r.filename, r.sha256, r.lock_hash,
-           r.python, v.schedules, v.tz, v.replicas, v.max_attempts, v.variables, v.reason, v.actor,
-           v.created_at
+    select v.version, v.version = d.version as current, v.version = d.canary_version as canary,
+           v.deployed, r.id as release_id, r.kind as release_kind, r.version as package_version,
+           r.filename, r.sha256, r.lock_hash, r.python, v.schedules, v.tz, v.replicas,
+           v.max_attempts, v.variables, v.rolled_back_to, v.promoted_from, v.promoted_env,
+           v.reason, v.actor, v.created_at
       from kirby.deployment_version v
       join kirby.deployment d on d.id = v.deployment_id
       join kirby.release r on r.id = v.release_id
@@ -80,10 +104,8 @@ PAST_TICKS = """
      limit %(limit)s
 """
 
-SOURCE = """
-    select r.source
-      from kirby.deployment_version v
-      join kirby.release r on r.id = v.release_id
+RELEASE = """
+    select v.release_id from kirby.deployment_version v
      where v.deployment_id = %(deployment_id)s and v.version = %(version)s
 """
 
@@ -96,7 +118,11 @@ AUDIT_TRIGGER = """
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as one environment has deployed it. ``recent``: its last 30 runs, newest first."""
+    """A job as one environment has deployed it. ``recent``: its last 30 runs, newest first.
+
+    Of replicas that run, ``live`` are of the deployment (``old_live`` of older versions), and
+    ``canary_live`` of its canary.
+    """
 
     name: str
     kind: str
@@ -109,6 +135,26 @@ class Job:
     max_attempts: int
     rerun_lost: bool
     variables: dict[str, Any]
+    entry: str
+    command: list[str] | None
+    retry_pause: float
+    timeout: float | None
+    grace: float
+    no_progress_timeout: float | None
+    priority: int
+    labels: list[str]
+    concurrency: str
+    rerun: str
+    needs: dict[str, list[str]]
+    canary_version: int | None
+    canary_share: float | None
+    canary_replicas: int
+    rolling: bool
+    release_id: int
+    package: str
+    release_kind: str
+    package_version: str | None
+    origin: str
     filename: str
     sha256: str
     lock_hash: str
@@ -117,6 +163,8 @@ class Job:
     deployed_at: datetime
     reason: str
     live: int
+    canary_live: int
+    old_live: int
     next_tick: datetime | None
     last_run: int | None
     last_status: str | None
@@ -126,8 +174,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Version:
+    """``deployed`` is false of a canary that was never promoted."""
+
     version: int
     current: bool
+    canary: bool | None
+    deployed: bool
+    release_id: int
+    release_kind: str
+    package_version: str | None
     filename: str
     sha256: str
     lock_hash: str
@@ -137,8 +192,41 @@ class Version:
     replicas: int
     max_attempts: int
     variables: dict[str, Any]
+    rolled_back_to: int | None
+    promoted_from: int | None
+    promoted_env: str | None
     reason: str
     actor: str
+    created_at: datetime
+
+    @property
+    def history(self) -> str:
+        """How it came about, if not by a plain deploy; what it is now."""
+        if self.rolled_back_to:
+            return f"back to version {self.rolled_back_to}"
+        if self.promoted_from:
+            return f"version {self.promoted_from} of {self.promoted_env}"
+        if self.canary:
+            return "canary"
+        return "" if self.deployed else "canary, not promoted"
+
+    @property
+    def title(self) -> str:
+        """The file of a script; of a package its version."""
+        return self.filename if self.release_kind == "script" else f"{self.package_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An environment in which a job is deployed, and what it has there."""
+
+    environment: str
+    version: int
+    release_id: int
+    release_kind: str
+    package_version: str | None
+    filename: str
+    sha256: str
     created_at: datetime
 
 
@@ -181,14 +269,19 @@ def past_ticks(conn: Connection, job: Job, *, limit: int = 10) -> list[Tick]:
     return query.rows(conn, Tick, PAST_TICKS, deployment_id=job.deployment_id, limit=limit)
 
 
-def source(conn: Connection, job: Job, version: int | None = None) -> str:
-    """The script's text at a version, or at the deployed one; raises NotFound."""
-    text = query.value(
-        conn, SOURCE, deployment_id=job.deployment_id, version=version or job.version
+def places(conn: Connection, name: str) -> list[Place]:
+    """Every environment in which the job is deployed."""
+    return query.rows(conn, Place, PLACES, name=name)
+
+
+def release_of(conn: Connection, job: Job, version: int | None = None) -> int:
+    """The id of the release of a version, by default the deployed one; raises NotFound."""
+    found = query.value(
+        conn, RELEASE, deployment_id=job.deployment_id, version=version or job.version
     )
-    if text is None:
-        raise query.missing(f"version of {job.name}:", str(version), [])
-    return str(text)
+    if found is None:
+        raise NotFound(f"{job.name} has no version {version}")
+    return int(found)
 
 
 def trigger(conn: Connection, job: Job, *, actor: str, reason: str = "") -> int:

@@ -52,6 +52,10 @@ class Package:
     files: tuple[LockedFile, ...]
 
     @property
+    def is_hosted(self) -> bool:
+        return all(file.hosted for file in self.files)
+
+    @property
     def text(self) -> str:
         """Its lines among the requirements."""
         hashes = sorted({file.sha256 for file in self.files})

@@ -34,7 +34,7 @@ PROBLEMS = """
       join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
      cross join lateral (
            select count(*) as n from kirby.run l
-            where l.deployment_id = d.id and l.replica is not null
+            where l.deployment_id = d.id and l.replica is not null and not l.canary
               and l.status in ('queued', 'starting', 'running') and l.status = 'running') live
       left join lateral (
            select l.id, l.reason, l.ended_at from kirby.run l

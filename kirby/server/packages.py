@@ -236,7 +236,7 @@ def check(
     """
     fields = fields or {}
     if content.seek(0, 2) > limit:
-        raise TooLarge(f"{filename} is too large: at most {limit >> 20:,} MB")
+        raise TooLarge(f"{filename} is too large: at most {limit / 1e6:,.0f} MB")
     declared = {ours: fields[theirs] for theirs, ours in DIGESTS.items() if fields.get(theirs)}
     archive = archives.inspect(content, filename, declared)
     if why := RESERVED.get(archive.name):

@@ -25,6 +25,7 @@ MOST_REPLICAS = 1000
 MOST_ATTEMPTS = 100
 NOTHING = ("none", "off")  # what takes back a limit that the target sets itself
 LIMITS = ("timeout", "no_progress_timeout")
+CONCURRENCY = scripts.CONCURRENCY
 SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) *(%?)")
 
 OPTIONS: dict[str, Rule] = {
@@ -289,6 +290,16 @@ def check_reason(reason: str) -> None:
         raise Invalid(f"the reason is {len(reason):,} characters: at most {LONGEST_REASON:,}")
     if "\0" in reason:
         raise Invalid("the reason holds a NUL character")
+
+
+def check_old_runs(*, replace: bool, drain: bool, canary: object = None) -> None:
+    """Raise Invalid if two things are asked at once about what runs already."""
+    if replace and drain:
+        raise Invalid("say replace (all at once) or drain (one after the other), not both")
+    if canary is not None and (replace or drain):
+        raise Invalid(
+            "a canary stands beside the deployed version: say it without replace or drain"
+        )
 
 
 def _check_needs(conn: Connection, plan: Plan) -> None:

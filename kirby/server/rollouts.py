@@ -13,7 +13,6 @@ from kirby.server.deployments import Deployed, Origin
 from kirby.server.needs import Needs
 from kirby.server.plans import Order, Plan
 
-KIND = "select kind from kirby.job where name = %(name)s"
 PREVIOUS = """
     select max(v.version) from kirby.deployment_version v
      where v.deployment_id = %(deployment_id)s and v.deployed
@@ -151,7 +150,6 @@ def _plan(
     variables: Mapping[str, str],
 ) -> Plan:
     """The plan that a stored version is the outcome of, in the environment of the order."""
-    kind = query.value(conn, KIND, name=name)
     same = {key: found[key] for key in SAME}
     needs = {key: tuple(names) for key, names in found["needs"].items()}
     return Plan(
@@ -159,7 +157,7 @@ def _plan(
         environment=order.environment,
         command=tuple(found["command"]) if found["command"] else None,
         schedules=tuple(found["schedules"]),
-        daemon=kind == "daemon",
+        daemon=deployments.kind(conn, name) == "daemon",
         labels=tuple(found["labels"]),
         variables=variables,
         needs=Needs(**needs),

@@ -87,8 +87,6 @@ class Choice:
             raise Invalid(f"{stream} is not a stream of a log: {', '.join(STREAMS)}")
         if level and level not in LEVELS:
             raise Invalid(f"{level} is not a level of a line: {', '.join(LEVELS)}")
-        if "\0" in text:
-            raise Invalid("no line holds a NUL character")
         return cls(stream, level, text)
 
     def __bool__(self) -> bool:

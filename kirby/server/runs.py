@@ -86,7 +86,7 @@ RETRIES = (
 EVENTS = """
     select position, type, data, actor, recorded_at
       from kirby.job_event
-     where run_id = %(run_id)s
+     where run_id = %(run_id)s and type <> 'run_progress'
      order by position
      limit %(limit)s
 """
@@ -242,7 +242,7 @@ def retries(conn: Connection, run: Run) -> list[Run]:
 
 
 def events(conn: Connection, run_id: int, *, limit: int = 200) -> list[Event]:
-    """What happened to a run, oldest first."""
+    """What happened to a run, oldest first; how far it was stands on the run itself."""
     return query.rows(conn, Event, EVENTS, run_id=run_id, limit=limit)
 
 

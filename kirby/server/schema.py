@@ -77,9 +77,14 @@ def current(dsn: str) -> str | None:
         return str(row[0]) if row else None
 
 
-def check(dsn: str) -> None:
-    """Raise WrongSchema unless the database has exactly the schema that this Kirby needs."""
+def check(dsn: str, *, supervisor: bool = False) -> None:
+    """Raise WrongSchema unless the database has exactly the schema that this Kirby needs.
+
+    A ``supervisor`` may be one version behind: hosts are upgraded one after the other.
+    """
     revision = current(dsn)
+    if supervisor and revision not in (None, *revisions()) and _is_served(dsn):
+        return
     if revision is None:
         raise WrongSchema(
             f"the database at {db.place(dsn)} has no Kirby schema: run 'kirby db migrate'"
@@ -90,6 +95,16 @@ def check(dsn: str) -> None:
             f"the database at {db.place(dsn)} has schema {revision}, this Kirby needs {head()}:"
             " run 'kirby db migrate'"
         )
+
+
+def _is_served(dsn: str) -> bool:
+    """Whether the functions of a newer schema still serve supervisors of this version."""
+    with db.connect(dsn) as connection:
+        try:
+            known = int(db.scalar(connection, "select kirby.server_protocol()"))
+        except psycopg.Error:
+            return False
+    return known in (PROTOCOL, PROTOCOL + 1)
 
 
 def _refuse_newer(revision: str) -> None:

@@ -31,13 +31,14 @@ NAMES = (
     "KIRBY_SECURE_COOKIES",
     "KIRBY_MAX_UPLOAD",
     "KIRBY_MAX_VIRTUALENVS",
+    "KIRBY_SPILL",
 )
 
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 LABEL = re.compile(r"[a-z0-9][a-z0-9._:-]{0,62}")
 SIZE = re.compile(r"([0-9]{1,15}) ?(KB|MB|GB|)")
-SIZES = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ class Settings:
     #: Whether cookies are sent over https only: for a server behind TLS.
     secure_cookies: bool = False
     #: The largest file, in bytes, that the package index and the pages take.
-    max_upload: int = 2**30
+    max_upload: int = 10**9
+    #: How much output of runs, in bytes, may wait on a supervisor's disk for the database.
+    spill: int = 512_000_000
     #: How many bytes the virtualenvs of a supervisor may take on disk before unused ones go.
     max_virtualenvs: int = 20 * 2**30
 
@@ -89,6 +92,7 @@ class Settings:
             worker_dsn=given.get("KIRBY_WORKER_DSN"),
             secure_cookies=_switch(given, "KIRBY_SECURE_COOKIES", defaults.secure_cookies),
             max_upload=_size(given, "KIRBY_MAX_UPLOAD", defaults.max_upload),
+            spill=_size(given, "KIRBY_SPILL", defaults.spill),
             max_virtualenvs=_size(given, "KIRBY_MAX_VIRTUALENVS", defaults.max_virtualenvs),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,9 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from kirby.core.errors import Invalid
-from kirby.server import archives, locks, needs, projects, pythons, scripts
+from kirby.server import archives, downloads, locks, needs, projects, pythons, scripts
 from kirby.server.archives import Archive
+from kirby.server.locks import Lock
 from kirby.server.needs import Needs
 from kirby.server.projects import Project
 from kirby.server.scripts import Script
@@ -88,11 +90,20 @@ def read(text: str, folder: Path, sources: Sources, *, python: str | None = None
     until the release is made. `python` ("3.12") is the version to build and resolve for. Raises
     KirbyError when an index or a build fails for no fault of the target.
     """
+    if not text.strip() or "\0" in text:
+        raise Invalid(f"{text!r} names nothing; deploy {KINDS}")
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _of_folder(path, folder, sources, python)
-    if path.exists() or not _is_requirement(text):
+    if os.path.exists(path) or not _is_requirement(text):
         return parse(path, path.name, folder, sources, python=python)
+    return _of_index(text, folder, sources, python)
+
+
+def require(text: str, folder: Path, sources: Sources, *, python: str | None = None) -> Target:
+    """The target of NAME==VERSION, whatever files there are; raises Invalid for anything else."""
+    if not _is_requirement(text):
+        raise Invalid(f"{text!r:.100} is no version of a package: NAME==VERSION")
     return _of_index(text, folder, sources, python)
 
 
@@ -101,7 +112,7 @@ def parse(
 ) -> Target:
     """The same for a file at `path` that was called `filename` where it comes from."""
     filename = filename.replace("\\", "/").rpartition("/")[2]
-    if not path.exists():
+    if not os.path.exists(path):  # not Path.exists: what is no path at all does not exist either
         raise Invalid(f"{path}: there is no such file or folder; deploy {KINDS}")
     if filename.endswith(".whl"):
         return _of_wheel(path, filename, f"wheel {filename}", Project())
@@ -131,6 +142,11 @@ def _of_script(content: bytes, filename: str) -> Target:
     )
 
 
+def jobs_of_script(source: str, filename: str) -> tuple[JobSpec, ...]:
+    """What the source of a script says of its job; raises Invalid."""
+    return _of_script(source.encode(), filename).jobs
+
+
 def _job_of_script(script: Script, is_python: bool) -> JobSpec:
     found = needs.detect(script.source) if is_python else Needs()
     settings = _layered(script.kirby)
@@ -149,9 +165,8 @@ def _of_folder(path: Path, folder: Path, sources: Sources, python: str | None) -
 def _of_sdist(
     path: Path, filename: str, origin: str, folder: Path, sources: Sources, python: str | None
 ) -> Target:
-    archive = _inspected(path, filename)
-    toml = archive.read("pyproject.toml")
-    project = projects.parse(toml, f"{filename}: pyproject.toml") if toml else Project()
+    archive = archives.inspect(path, filename)
+    project = _project_of(archive)
     interpreter = pythons.find(archive.requires_python, python)
     named = folder / "sdist" / filename
     if path != named:
@@ -163,33 +178,39 @@ def _of_sdist(
 
 def _of_index(text: str, folder: Path, sources: Sources, python: str | None) -> Target:
     """A package that is hosted here, or else upstream."""
-    interpreter = pythons.find(None, python)
+    interpreter, into = pythons.find(None, python), folder / "index"
     lock = locks.resolve([text], sources, interpreter, alone=True)
-    fetched = locks.fetch(lock, folder / "index", sources, interpreter, copies=True)
-    [file] = fetched.files
-    place = "hosted here" if file.hosted else "upstream"
-    path = folder / "index" / file.filename
-    found = _of_wheel(path, file.filename, f"{text}, {place}", Project())
+    [file] = locks.fetch(lock, into, sources, interpreter, copies=True).files
+    project = _published_project(lock, into, sources)
+    place = "hosted here" if lock.packages[0].is_hosted else "upstream"
+    found = _of_wheel(into / file.filename, file.filename, f"{text}, {place}", project)
     return replace(found, extras=tuple(sorted(Requirement(text).extras)))
+
+
+def _published_project(lock: Lock, into: Path, sources: Sources) -> Project:
+    """What the pyproject.toml of the sdist says that is published here beside a wheel."""
+    sdists = [file for file in lock.packages[0].files if file.hosted and not file.is_wheel]
+    for file in sdists[:1]:
+        downloads.Downloads(sources, into, [file], copies=True).file(file)
+        return _project_of(archives.inspect(into / file.filename, file.filename))
+    return Project()
+
+
+def _project_of(sdist: Archive) -> Project:
+    toml = sdist.read("pyproject.toml")
+    return projects.parse(toml, f"{sdist.filename}: pyproject.toml") if toml else Project()
 
 
 def _is_requirement(text: str) -> bool:
     try:
-        return [one.operator for one in Requirement(text).specifier] == ["=="]
+        found = [(one.operator, one.version[-2:]) for one in Requirement(text).specifier]
     except InvalidRequirement:
         return False
-
-
-def _inspected(path: Path, filename: str) -> Archive:
-    try:
-        return archives.inspect(path, filename)
-    except Invalid as error:
-        named = filename in str(error)
-        raise Invalid(str(error) if named else f"{filename}: {error}") from None
+    return len(found) == 1 and found[0][0] == "==" and found[0][1] != ".*"
 
 
 def _of_wheel(path: Path, filename: str, origin: str, project: Project) -> Target:
-    archive = _inspected(path, filename)
+    archive = archives.inspect(path, filename)
     return Target(
         name=archive.name,
         kind="package",

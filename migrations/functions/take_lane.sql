@@ -15,7 +15,9 @@ create or replace function kirby.take_lane(
   volatile
 as $$
 declare
-  v_horizon bigint := kirby.horizon(p_subscription.topic_id);
+  v_reach   bigint := kirby.horizon(p_subscription.topic_id);
+  v_horizon bigint := v_reach;
+  v_before  bigint;
   v_ordered boolean := p_subscription.mode = 'ordered';
   v_topic   kirby.topic;
   v_width   integer;
@@ -28,7 +30,7 @@ begin
   select * into v_topic from kirby.topic where id = p_subscription.topic_id;
   v_width := v_topic.lanes / case when random() < 0.9375 then v_topic.bands else 1 end;
   if v_ordered and v_topic.lanes_from > 0 then
-    v_horizon := kirby.barrier(p_subscription, v_horizon);
+    v_horizon := kirby.barrier(p_subscription, v_reach);
   end if;
   if p_subscription.canary_share > 0 then
     v_band := v_topic.lanes / v_topic.bands;
@@ -52,26 +54,33 @@ begin
     end if;
   end if;
 
-  for v_lane in
-    select c.lane
-      from generate_series(0, v_topic.lanes - 1) as l (lane)
-     cross join lateral (
-           select * from kirby.cursor n
-            where n.subscription_id = p_subscription.id and n.lane = l.lane
-            order by n.position desc limit 1) c
-     cross join lateral (  -- not EXISTS: that may be planned as a join with all messages of the topic
-           select from kirby.message m
-            where m.topic_id = p_subscription.topic_id and m.lane = c.lane
-              and m.position > c.position and m.position <= v_horizon
-            order by m.position limit 1) m
-     where not (v_ordered and exists (select from kirby.claim o where o.id = c.claim_id))
-       and (v_edge is null or (c.lane % v_band < v_edge) = v_canary)
-     order by c.lane / v_width, random()
   loop
-    v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);
-    if v_claim.id is not null then
-      return v_claim;
-    end if;
+    for v_lane in
+      select c.lane
+        from generate_series(0, v_topic.lanes - 1) as l (lane)
+       cross join lateral (
+             select * from kirby.cursor n
+              where n.subscription_id = p_subscription.id and n.lane = l.lane
+              order by n.position desc limit 1) c
+       cross join lateral (  -- not EXISTS: that may be planned as a join with all messages of the topic
+             select from kirby.message m
+              where m.topic_id = p_subscription.topic_id and m.lane = c.lane
+                and m.position > c.position and m.position <= v_horizon
+              order by m.position limit 1) m
+       where not (v_ordered and exists (select from kirby.claim o where o.id = c.claim_id))
+         and (v_edge is null or (c.lane % v_band < v_edge) = v_canary)
+       order by c.lane / v_width, random()
+    loop
+      v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);
+      if v_claim.id is not null then
+        return v_claim;
+      end if;
+    end loop;
+    -- Nothing was to be handed out below a change of lanes: then perhaps it is behind us now.
+    exit when v_horizon >= v_reach;
+    v_before := v_horizon;
+    v_horizon := kirby.barrier(p_subscription, v_reach);
+    exit when v_horizon <= v_before;
   end loop;
   return null;
 end;

@@ -17,7 +17,7 @@ from kirby.core import db
 
 SUBJECTS = (
     "publish", "redis_streams", "pgq", "pipeline", "latency", "tasks", "pinned",
-    "memory", "growth", "recovery",
+    "memory", "growth", "recovery", "runs",
 )  # fmt: skip
 
 
@@ -55,13 +55,20 @@ def parse(arguments):
     parser.add_argument(
         "--only", nargs="+", choices=SUBJECTS, metavar="NAME", help=" ".join(SUBJECTS)
     )
+    parser.add_argument("--runs", action="store_true", help="only what runs cost")
+    parser.add_argument(
+        "--memory-runs", type=int, metavar="N", help="watch a supervisor's memory over N runs"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--write", action="store_true", help="refresh docs/benchmarks.md and .svg")
     parser.add_argument("--rounds", type=int, help="instead of 5, or 3 with --quick")
     parser.add_argument("--scale", type=float, help="multiply all counts, to try a change")
     options = parser.parse_args(arguments)
     options.mode = "quick" if options.quick else "full"
-    changed = {k: v for k in ("rounds", "scale") if (v := getattr(options, k)) is not None}
+    if options.runs:
+        options.only = [*(options.only or []), "runs"]
+    given = {"rounds": options.rounds, "scale": options.scale, "runs": options.memory_runs}
+    changed = {name: value for name, value in given.items() if value is not None}
     options.size = dataclasses.replace(QUICK if options.quick else FULL, **changed)
     return options
 

@@ -18,10 +18,11 @@ class Size:
     scale: float
     stored: int  # messages of the largest topic
     pinned: int  # seconds beside a pinned snapshot
+    runs: int  # over which the memory of a supervisor is watched
 
 
-QUICK = Size(rounds=3, scale=0.4, stored=100_000, pinned=30)
-FULL = Size(rounds=5, scale=1.0, stored=10_000_000, pinned=60)
+QUICK = Size(rounds=3, scale=0.4, stored=100_000, pinned=30, runs=400)
+FULL = Size(rounds=5, scale=1.0, stored=10_000_000, pinned=60, runs=2000)
 
 
 class Bench:

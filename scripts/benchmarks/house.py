@@ -84,10 +84,13 @@ class House:
 
     def kirby(self, name, which=MAIN):
         """A database with Kirby's schema; the DSN of kirby_server, as ``kirby dev`` makes it."""
+        return self.logins(name, which)["kirby_server"]
+
+    def logins(self, name, which=MAIN):
+        """A database with Kirby's schema; a DSN for each of its roles."""
         dsn = self.database(name, which)
         schema.migrate(dsn)
-        known = roles.passwords(self.path(f"{which}.json"))
-        return roles.open_logins(dsn, known)["kirby_server"]
+        return roles.open_logins(dsn, roles.passwords(self.path(f"{which}.json")))
 
     def admin(self, name, which=MAIN):
         """A connection of the owner to a database."""

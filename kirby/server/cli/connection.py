@@ -74,11 +74,14 @@ def unit() -> Iterator[Connection]:
         engine.dispose()
 
 
-def checked() -> str:
-    """The DSN of a database that answers and has our schema. Raises Unavailable, WrongSchema."""
+def checked(*, supervisor: bool = False) -> str:
+    """The DSN of a database that answers and has our schema, or one that serves a ``supervisor``.
+
+    Raises Unavailable, WrongSchema.
+    """
     where = address()
     try:
-        schema.check(where)
+        schema.check(where, supervisor=supervisor)
     except Unavailable as error:
         if Settings.from_env(os.environ).dsn is not None:
             raise

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from kirby.core.errors import Invalid
 from kirby.server import diffs, plans, proposals, releases, sdk_wheel, targets
 from kirby.server.cli import connection, output
 from kirby.server.deployments import Deployed
@@ -91,11 +90,7 @@ def order_of(
     **options: Any,
 ) -> Order:
     """What the options ask for; raises Invalid."""
-    if replace and drain:
-        raise Invalid("say --replace (all at once) or --drain (one after the other), not both")
-    if canary and (replace or drain):
-        raise Invalid("a canary stands beside the deployed version: --canary goes without"
-                      " --replace and --drain")  # fmt: skip
+    plans.check_old_runs(replace=replace, drain=drain, canary=canary)
     named = {KEYS.get(key, key): value for key, value in options.items()}
     return Order(
         environment=environment,
@@ -177,8 +172,8 @@ def report(
     if as_json:
         output.document(document(done, found))
         return
-    for deployed, diff, plan in zip(done, found, proposal.plans, strict=True):
-        click.echo(sentence(deployed, plan.replicas, proposal.order))
+    for deployed, diff in zip(done, found, strict=True):
+        click.echo(sentence(deployed, proposal.order))
         if deployed.changed and diff.before is not None:
             for line in diffs.sentences(diff):
                 click.echo(f"  {line}")
@@ -193,13 +188,13 @@ def document(done: Sequence[Deployed], found: Sequence[Diff] = ()) -> dict[str, 
     return {**alone, "jobs": jobs, "stopped": sum(each.stopped for each in done)}
 
 
-def sentence(done: Deployed, replicas: int, order: Order) -> str:
+def sentence(done: Deployed, order: Order) -> str:
     """What a deploy did, in a line."""
     if not done.changed:
         said = f"{done.job} in {done.environment} is at version {done.version} already: no change"
     else:
         said = f"deployed {done.job} version {done.version} in {done.environment}: "
-        said += work(done, replicas)
+        said += work(done)
     if done.stopped:
         runs = "run is" if done.stopped == 1 else "runs are"
         return f"{said}; {done.stopped} older {runs} being stopped"
@@ -212,12 +207,12 @@ def sentence(done: Deployed, replicas: int, order: Order) -> str:
     return said
 
 
-def work(done: Deployed, replicas: int) -> str:
+def work(done: Deployed) -> str:
     """What it is going to do."""
     if done.canary is not None:
         return f"a canary that serves {100 * done.canary:.4g}% of the keys"
     if done.kind == "daemon":
-        return f"a daemon, {replicas} {'replica' if replicas == 1 else 'replicas'}"
+        return f"a daemon, {done.replicas} {'replica' if done.replicas == 1 else 'replicas'}"
     if done.next_tick is not None:
         return f"next tick {done.next_tick.astimezone():%Y-%m-%d %H:%M %Z}"
     return f"run it with 'kirby job trigger {done.job} --env {done.environment}'"

@@ -24,9 +24,10 @@ def with_options(settings: Settings, **options: Any) -> Settings:
     )
 
 
-def settings(**options: Any) -> Settings:
+def settings(*, supervisor: bool = False, **options: Any) -> Settings:
     """The settings of this process: options over variables, with a database that is there."""
-    return with_options(Settings.from_env(os.environ), dsn=connection.checked(), **options)
+    dsn = connection.checked(supervisor=supervisor)
+    return with_options(Settings.from_env(os.environ), dsn=dsn, **options)
 
 
 def tie(parent: int | None) -> None:

@@ -88,8 +88,6 @@ TOLD = {
     "exit_code": "exit code {}",
     "signal": "signal {}",
     "pid": "process {}",
-    "progress": "{:.0%}",
-    "text": "{}",
 }
 
 
@@ -124,10 +122,14 @@ def cancel(run_id: int, reason: str) -> None:
 def retry(
     run_id: int, current: bool | None, version: int | None, reason: str, as_json: bool
 ) -> None:
-    """Run an ended run again: at the version that its job says (the one it had, by default)."""
+    """Run an ended run again.
+
+    At the version that its job says: the one it had, unless it was deployed with rerun "current".
+    """
     if version is not None and current is not None:
         raise click.UsageError("--version says it all: leave --current and --original out")
     with connection.unit() as conn:
+        before = runs.get(conn, run_id)
         actor = connection.actor()
         new = runs.retry(conn, run_id, actor=actor, current=current, version=version, reason=reason)
         found = runs.get(conn, new)
@@ -137,5 +139,5 @@ def retry(
     elif found.status == "skipped":
         click.echo(f"run {new} is skipped: {found.reason}")
     else:
-        click.echo(f"run {new} is queued at version {found.version}:"
-                   f" 'kirby run logs {new} -f' follows it")  # fmt: skip
+        at = "" if found.version == before.version else f" at version {found.version}"
+        click.echo(f"run {new} is queued{at}: 'kirby run logs {new} -f' follows it")

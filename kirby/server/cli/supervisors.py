@@ -30,7 +30,10 @@ COLUMNS = {
 def supervisor(
     context: click.Context, slots: int | None, labels: str | None, parent: int | None
 ) -> None:
-    """Start and watch runs on this host; see and drain the supervisors of all hosts."""
+    """Start and watch runs on this host.
+
+    With a command: see the supervisors of all hosts, and drain one.
+    """
     if context.invoked_subcommand is not None:
         return
     parts.tie(parent)
@@ -38,7 +41,7 @@ def supervisor(
 
     given = None if labels is None else labels_of(labels)
     supervise(
-        parts.settings(slots=slots, labels=given),
+        parts.settings(supervisor=True, slots=slots, labels=given),
         ready=lambda: click.echo("the supervisor is at work"),
     )
 
@@ -46,7 +49,7 @@ def supervisor(
 @supervisor.command("list")
 @connection.json_option
 def list_(as_json: bool) -> None:
-    """List the supervisors that are alive, or ended within a day."""
+    """List those alive, or ended within a day."""
     with connection.unit() as conn:
         found = supervisors.listing(conn)
     if as_json:
@@ -63,7 +66,10 @@ reason_option = click.option("--reason", default="", help="Why; kept in the log.
 @click.option("--stop", is_flag=True, help="And let it end when it has no run left.")
 @reason_option
 def drain(which: str, stop: bool, reason: str) -> None:
-    """Give a supervisor no more runs: daemons move away, other runs end by themselves."""
+    """Give a supervisor no more runs.
+
+    Daemons' replicas move to other hosts one by one, other runs end by themselves.
+    """
     with connection.unit() as conn:
         found = supervisors.find(conn, which)
         changed = supervisors.drain(conn, found, actor=connection.actor(), stop=stop, reason=reason)
@@ -75,7 +81,7 @@ def drain(which: str, stop: bool, reason: str) -> None:
 @click.argument("which", metavar="HOST|ID")
 @reason_option
 def resume(which: str, reason: str) -> None:
-    """Give a drained supervisor runs again."""
+    """Give a drained one runs again."""
     with connection.unit() as conn:
         found = supervisors.find(conn, which)
         changed = supervisors.resume(conn, found, actor=connection.actor(), reason=reason)

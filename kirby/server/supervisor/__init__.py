@@ -83,6 +83,7 @@ def supervise(settings: Settings, ready: Callable[[], object] | None = None) -> 
         data=settings.data,
         slots=settings.slots,
         labels=settings.labels,
+        spill=settings.spill,
         ensure=virtualenvs.ensure,
         hold=virtualenvs.hold,
         warmer=Warmer(
@@ -97,7 +98,8 @@ class Supervisor:
 
     `dsn` is the server's, `worker_dsn` what runs get as KIRBY_DSN. `slots`: how many runs at
     once; it takes those whose `labels` are among its own. `ensure` makes the virtualenv of a
-    lock, `hold` keeps it while a run uses it. `grace` (seconds) replaces that of each run.
+    lock, `hold` keeps it while a run uses it; `warmer` builds ahead. `grace` (seconds) replaces
+    that of each run.
     `spill`: bytes of their output that may wait on disk for the database. Processes are started by
     the thread that calls ``tick``, and die with it.
     """
@@ -129,6 +131,7 @@ class Supervisor:
         self._backlog = Backlog(self.id, self._folder.spill, spill)
         self._pump = Pump(self._backlog, self._clock)
         self._shipper = Shipper(dsn, self._backlog, self._clock, self._on_end, self._on_fenced)
+        self._warmer = warmer
         self._leader = Leader(dsn, lambda: self.id if self._registered else None, lease)
         self._link = Link(dsn, "kirby supervisor", self._prepare_connection)
         self._strays = Strays(self._folder.runs, patience=2 * lease)
@@ -180,6 +183,8 @@ class Supervisor:
         self._pump.start()
         self._shipper.start()
         self._leader.start()
+        if self._warmer:
+            self._warmer.start()
         log.info("supervisor %s: %s slots on %s", self.id, self._slots, self._host)
 
     def tick(self) -> None:
@@ -218,6 +223,8 @@ class Supervisor:
         self._asked_to_stop = True
         try:
             self._leader.stop()
+            if self._warmer:
+                self._warmer.stop()
             self._end_processes()
             self._say_goodbye()
         finally:

@@ -16,6 +16,8 @@ LEVEL = re.compile(
     r"|(?P<warning>WARNING|WARN|[A-Za-z]*Warning:)|(?P<debug>DEBUG))(?![A-Za-z])"
 )
 LEVELS = ("debug", "info", "warning", "error", "critical")
+# One of these is in every text that LEVEL or TRACEBACK finds something in.
+TELLING = ("CRITICAL", "FATAL", "Fatal", "ERROR", "WARN", "Warning:", "DEBUG", "Traceback")
 LOOKED_AT = 200  # characters at the start of a line that may name its level
 TRACEBACK = "Traceback (most recent call last):"
 
@@ -127,7 +129,7 @@ class Splitter:
         if len(text) > LONGEST and max(map(len, text.split("\n"))) > LONGEST:
             return False
         return self.stream == "stdout" or not (
-            self._in_traceback or TRACEBACK in text or LEVEL.search(text)
+            self._in_traceback or any(word in text for word in TELLING)
         )
 
     def _made(self, texts: Iterable[str], at: float) -> list[Lines]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from kirby.core import db
-from kirby.core.errors import KirbyError
+from kirby.core.errors import KirbyError, Unavailable
 from kirby.server import releases
 from kirby.server import variables as variables_of
 from kirby.server.locks import Lock
@@ -21,6 +22,9 @@ from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import Run, Spec, give_token
 from kirby.server.supervisor.wake import Wake
 from kirby.server.virtualenvs import Fetch
+
+PATIENCE = 600.0  # seconds that preparing a run waits for a database that went away
+PAUSE = 1.0
 
 Ensure = Callable[[Lock, Fetch | None], Path]
 Hold = Callable[[Lock], IO[str]]
@@ -136,10 +140,15 @@ class Starter:
             raise
 
     def _virtualenv(self, spec: Spec, fetch: Fetch) -> Path:
-        try:
-            return self._ensure(spec.lock, fetch)
-        except KirbyError as error:
-            raise KirbyError(f"virtualenv: {error}") from error
+        """A database that goes away meanwhile is no fault of the run: it waits for it."""
+        give_up_at = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._ensure(spec.lock, fetch)
+            except KirbyError as error:
+                if not isinstance(error, Unavailable) or time.monotonic() > give_up_at:
+                    raise KirbyError(f"virtualenv: {error}") from error
+            time.sleep(PAUSE)
 
     def _script(self, spec: Spec) -> Path | None:
         """A package has none."""

@@ -49,6 +49,8 @@ class Warmer:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        else:
+            self._link.drop()
 
     def round(self) -> None:
         """Build what is missing, and make room if that is due. Raises Unavailable."""

@@ -16,6 +16,9 @@ from kirby.server.paths import UI
 from kirby.server.settings import Settings
 from kirby.server.web import (
     api,
+    api_jobs,
+    api_runs,
+    deploy,
     health,
     index,
     jobs,
@@ -29,15 +32,14 @@ from kirby.server.web import (
     security,
     states,
     statics,
+    supervisors,
     topics,
 )
 
 ROUTES = [
     Route("/", overview.show, name="overview"),
-    Route("/jobs", jobs.listing, name="jobs"),
-    Route("/jobs/{job}", jobs.show, name="job"),
-    Route("/jobs/{job}/source", jobs.source, name="job_source"),
-    Route("/jobs/{job}/trigger", jobs.trigger, name="job_trigger", methods=["POST"]),
+    *jobs.ROUTES,
+    *deploy.ROUTES,
     Route("/runs", runs.listing, name="runs"),
     Route("/runs/{run_id:int}", runs.show, name="run"),
     *run_logs.ROUTES,
@@ -51,9 +53,12 @@ ROUTES = [
     Route("/states/{state}", states.show, name="state"),
     Route("/states/{state}/key", states.history, name="state_key"),
     Route("/health", health.show, name="health"),
+    *supervisors.ROUTES,
     *packages.ROUTES,
     *index.ROUTES,
+    *api_jobs.ROUTES,
     Route("/api/v1/me", api.me, name="api_me"),
+    *api_runs.ROUTES,
     Route("/login", login.show, name="login", methods=["GET", "POST"]),
     Route("/logout", login.log_out, name="logout", methods=["POST"]),
     Route("/theme", login.theme, name="theme", methods=["POST"]),

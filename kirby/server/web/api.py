@@ -33,6 +33,11 @@ class Caller:
         """Whether this caller has that role, or one above it."""
         return accounts.covers(self.role, role)
 
+    def check_environment(self, name: str) -> None:
+        """Raise Denied for an environment that this caller may not touch."""
+        if self.environment not in (None, name):
+            raise Denied(f"{self.name} is for the environment {self.environment}, not for {name}")
+
 
 def caller(request: Request) -> Caller:
     """Who is asking; for pages as well."""
@@ -56,9 +61,7 @@ def environment(request: Request, name: str | None = None) -> Environment:
     if not name:
         usual: Environment = request.state.environment
         return usual
-    only = caller(request).environment
-    if only not in (None, name):
-        raise Denied(f"{caller(request).name} is for the environment {only}, not for {name}")
+    caller(request).check_environment(name)
     return environments.pick(request.state.environments, name)
 
 

@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,6 @@ from kirby.core.errors import KirbyError, Unavailable
 from kirby.server import run_logs, runs
 from kirby.server.run_logs import Choice
 from kirby.server.web import pages
-from kirby.server.web import run_logs as log_pages
 
 CHANNELS = ("listen kirby_log", "listen kirby_job")
 POLL = 1.0  # seconds, with jitter
@@ -123,6 +122,7 @@ class News:
     more: bool  # there are lines behind that by now
     html: str
     status: str
+    mark: object  # changes with whatever the page shows of the run beside its lines
 
 
 async def stream(request: Request) -> Response:
@@ -132,11 +132,17 @@ async def stream(request: Request) -> Response:
     and goes on behind it (Last-Event-ID, or ?after= the first time). `stream`, `level` and `q`
     choose lines. Raises NotFound, Invalid.
     """
-    run_id, choice = request.path_params["run_id"], log_pages.choice(request)
-    first = await run_in_threadpool(_news, request, run_id, choice, _after(request))
+    run_id, chosen = request.path_params["run_id"], choice(request)
+    first = await run_in_threadpool(_news, request, run_id, chosen, _after(request))
     return StreamingResponse(
-        _events(request, run_id, choice, first), media_type="text/event-stream", headers=HEADERS
+        _events(request, run_id, chosen, first), media_type="text/event-stream", headers=HEADERS
     )
+
+
+def choice(request: Request) -> Choice:
+    """Which lines of a log the address asks for; raises Invalid."""
+    word = pages.word
+    return Choice.of(word(request, "stream"), word(request, "level"), word(request, "q").strip())
 
 
 def _after(request: Request) -> int:
@@ -158,21 +164,21 @@ def _news(request: Request, run_id: int, choice: Choice, after: int) -> News:
         html = pages.text(request, "runs/_lines.html", lines=lines, run=run, left_out=begin > after)
     seen = lines[-1].position if lines else upto
     status = run.status + ("!" if run.cancel_at else "")
-    return News(run, seen, seen < upto, html, status)
+    return News(run, seen, seen < upto, html, status, (status, run.progress_at))
 
 
 async def _events(request: Request, run_id: int, choice: Choice, news: News) -> AsyncIterator[str]:
     hub: Hub = request.app.state.hub
-    status, ended, spoke = news.status, 0.0, time.monotonic()
+    mark, ended, spoke = news.mark, 0.0, time.monotonic()
     yield "retry: 1000\n\n"
     with hub.subscription(run_id) as woken:
         while True:
             if news.html:
                 spoke = time.monotonic()
                 yield event("lines", news.html, news.after)
-            if news.status != status:
-                status, spoke = news.status, time.monotonic()
-                yield event("status", status, news.after)
+            if news.mark != mark:
+                mark, spoke = news.mark, time.monotonic()
+                yield event("status", news.status, news.after)
             if not (news.run.live or news.html or news.more):
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended >= _linger(news.run):
@@ -188,6 +194,48 @@ async def _events(request: Request, run_id: int, choice: Choice, news: News) -> 
             woken.clear()
             with contextlib.suppress(Unavailable):  # the database is away: stay, and look again
                 news = await run_in_threadpool(_news, request, run_id, choice, news.after)
+
+
+async def follow(
+    request: Request,
+    run_id: int,
+    choice: Choice,
+    position: int,
+    write: Callable[[list[run_logs.Line]], str],
+) -> AsyncIterator[str]:
+    """All lines after a position as `write` has them, until the run has ended, or we stop."""
+    hub: Hub = request.app.state.hub
+    over = False
+    with hub.subscription(run_id) as woken:
+        while not hub.closing.is_set():
+            woken.clear()
+            was_over = over
+            try:
+                over, lines, upto = await run_in_threadpool(
+                    _piece, request, run_id, choice, position
+                )
+            except Unavailable:  # stay, and look again
+                await _woken(woken)
+                continue
+            position = lines[-1].position if lines else upto
+            if lines:
+                yield write(lines)
+            if position < upto:
+                continue
+            if was_over:  # this look was after the end: what came before it is here too
+                return
+            if not over:
+                await _woken(woken)
+
+
+def _piece(
+    request: Request, run_id: int, choice: Choice, position: int
+) -> tuple[bool, list[run_logs.Line], int]:
+    """Whether the run has ended, its next lines, and up to where they were looked for."""
+    with pages.reading(request) as conn:
+        ended = not runs.get(conn, run_id).live
+        upto = max(position, run_logs.last(conn, run_id))
+        return ended, run_logs.after(conn, run_id, position, upto=upto, choice=choice), upto
 
 
 def _linger(run: runs.Run) -> float:

@@ -187,8 +187,12 @@ def short(path: str, status: int, message: str) -> Response:
 
 def refuse(request: Request, error: Exception) -> Response:
     """The page for an error that Kirby raised on purpose."""
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
-    return _error(request, status, str(error))
+    return _error(request, status_of(error), str(error))
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error that Kirby raised on purpose."""
+    return next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
 
 
 def refuse_http(request: Request, error: Exception) -> Response:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from kirby.server import environments, runs
+from kirby.core.errors import Invalid
+from kirby.server import deployments, environments, runs
 from kirby.server.web import pages, run_logs
 
 SHOWN = 50
@@ -41,6 +42,7 @@ def show(request: Request) -> Response:
             **run_logs.shown(request, conn, run),
             "events": runs.events(conn, run.id),
             "retries": runs.retries(conn, run),
+            "versions": runs.versions(conn, run),
         }
     template = "runs/_now.html" if pages.partial(request) else "runs/show.html"
     return pages.render(request, template, **context)
@@ -58,14 +60,19 @@ def cancel(request: Request) -> Response:
     with pages.reading(request) as conn:
         run = _look_at(request, conn)
         runs.cancel(conn, run.id, actor=actor, reason=f"cancelled by {actor} from the run's page")
+        deployments.wake_supervisors(conn)
     return _to(request, run.id)
 
 
 def retry(request: Request) -> Response:
-    current = pages.form(request).get("release") == "current"
+    given = pages.form(request).get("version", "")
+    if given and not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise Invalid(f"version must be a whole number, not {given[:20]!r}")
     with pages.reading(request) as conn:
         run = _look_at(request, conn)
-        new = runs.retry(conn, run.id, actor=pages.account(request).login, current=current)
+        version = int(given) if given else None
+        new = runs.retry(conn, run.id, actor=pages.account(request).login, version=version)
+        deployments.wake_supervisors(conn)
     return _to(request, new)
 
 

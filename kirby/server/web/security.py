@@ -101,7 +101,7 @@ def _beyond(scope: Scope) -> Response | None:
         return pages.short(path, 411, "Send a Content-Length.")
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > (limit := _limit(scope)):
-        return pages.short(path, 413, f"That is too large: at most {limit >> 20 or 1} MB.")
+        return pages.short(path, 413, f"That is too large: at most {max(limit // 10**6, 1):,} MB.")
     return None
 
 
@@ -180,7 +180,10 @@ def _enter(request: Request, engine: Engine) -> Response | None:
         state.caller = caller
         state.now = query.value(conn, "select kirby.now()")
         state.environments = environments.listing(conn)
-    state.environment = _chosen(request, caller)
+    state.environment = _usual(request, caller)
+    if asked := request.query_params.get("env"):
+        caller.check_environment(asked)
+        state.environment = environments.pick(state.environments, asked)
     changes = request.method not in SAFE and path not in FOR_VIEWERS
     if changes and not caller.may("operator"):
         return pages.refuse(request, Denied(f"{caller.name} is a viewer: ask an operator"))
@@ -220,17 +223,13 @@ def _secret(authorization: str) -> str:
     return password.strip()
 
 
-def _chosen(request: Request, caller: Caller) -> environments.Environment:
-    """``?env=``, else that of the token, else the one looked at last, else the server's own."""
+def _usual(request: Request, caller: Caller) -> environments.Environment:
+    """Without ?env= it is that of the token, the one looked at last, or the server's own."""
     known: list[environments.Environment] = request.state.environments
-    asked, only = request.query_params.get("env"), caller.environment
-    if asked:
-        if only not in (None, asked):
-            raise Denied(f"{caller.name} is for the environment {only}, not for {asked}")
-        return environments.pick(known, asked)
     by_name = {environment.name: environment for environment in known}
     default = by_name.get(request.app.state.settings.environment, known[0])
-    return by_name.get(only or request.cookies.get(ENVIRONMENT_COOKIE, ""), default)
+    last = request.cookies.get(ENVIRONMENT_COOKIE, "")
+    return by_name.get(caller.environment or last, default)
 
 
 def _ask_for_token(path: str, message: str) -> Response:

@@ -56,7 +56,7 @@ class Watched:
 
 def resident(pid):
     """Bytes that a process and all below it hold."""
-    return sum(_own(each) for each in family(pid))
+    return sum(own(each) for each in family(pid))
 
 
 def family(pid):
@@ -67,7 +67,8 @@ def family(pid):
     return found
 
 
-def _own(pid):
+def own(pid):
+    """Bytes that a process holds."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
