@@ -50,13 +50,13 @@ def api(site, give):
     """`api("POST", "/deploy", data={…}, files={…})` as a program with a developer's token."""
 
     def ask(method, path, role="developer", **options):
-        token = given.setdefault(role, None) or give(role)
-        given[role] = token
-        headers = {"Authorization": f"Bearer {token}"}
+        if role not in given:
+            given[role] = give(role)
+        headers = {"Authorization": f"Bearer {given[role]}"}
         client = TestClient(site, raise_server_exceptions=False, headers=headers)
         return client.request(method, f"/api/v1{path}", **options)
 
-    given = {}
+    given = {"developer": give("developer")}
     return ask
 
 

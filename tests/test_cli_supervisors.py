@@ -36,7 +36,8 @@ def test_supervisors_are_listed_drained_and_resumed(kirby, runs):
     assert kirby("supervisor", "resume", "a").out == "a takes runs again\n"
     assert kirby("supervisor", "resume", "a").out == "a takes runs already\n"
     events = runs.ask(
-        "select verb, reason from kirby.audit_event where starts_with(verb, 'supervisor') order by position"
+        "select verb, reason from kirby.audit_event where starts_with(verb, 'supervisor')"
+        " order by position"
     )
     assert [row["verb"] for row in events] == ["supervisor_drained", "supervisor_resumed"]
     assert events[0]["reason"] == "new disk"

@@ -6,6 +6,7 @@ import threading
 import psycopg
 import pytest
 from fix_log import log_fixture  # noqa: F401
+from fix_runs import Runs
 
 from kirby.core import subscriptions
 from kirby.core.subscriptions import Failure
@@ -376,3 +377,20 @@ def test_the_page_shows_it(log, admin):
     assert "forgotten is not done with it: not handed out yet" in page
     assert "kirby topic retention orders --env dev --keep 1d --even-unread" in page
     assert "by topic" in page
+
+
+def test_runs_that_nobody_may_take_are_named(log, as_role):
+    runs = Runs(log.conn)
+    owner = "00000000-0000-0000-0000-000000000001"
+    runs.ask("select kirby.register_supervisor(%s, 'a', 'f', 1, 9, '1 hour', array['eu'])", owner)
+    late = "p_delay => -interval '5 minutes'"
+    for labels in (["gpu"], ["gpu"], ["eu"], []):
+        deployment = runs.deploy(labels=labels)
+        runs.ask(f"select kirby.queue_run(%s, 'manual', 'test', {late})", deployment)
+
+    [finding] = [line for line in judged(facts(log, as_role)) if "labels" in line]
+
+    assert finding == (
+        "near: labels gpu: 2 queued for them, the oldest 5 min ago, and no supervisor has them;"
+        " start 'kirby supervisor --labels gpu' on such a host"
+    )

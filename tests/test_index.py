@@ -85,6 +85,20 @@ def test_the_same_bytes_again_are_fine_and_stored_once(twine, publish, dist, giv
     assert rows(dsn) == before
 
 
+def test_uv_sees_what_is_here_already_before_it_sends_it(tool, served, dist, give):
+    token = give()
+    url = f"{served.url}/index/"
+    asking = ("uv", "publish", "--publish-url", url, "--check-url", simple(served, token))
+    assert tool(*asking, "--token", token, dist()).code == 0
+
+    again = tool(*asking, "--token", token, dist())
+    other = tool(*asking, "--token", token, dist(wheel("acme", "1.0", "Keywords: other")))
+
+    assert again.code == 0
+    assert "already exists" in again.out
+    assert other.code != 0
+
+
 def test_other_bytes_under_the_same_name_are_refused(twine, publish, dist, give, dsn):
     token = give()
     assert twine(token, dist()).code == 0
@@ -337,6 +351,16 @@ def test_a_part_of_a_file(get, served, give, asked, first, last):
     start, end = re.match(r"bytes (\d+)-(\d+)/", answer.headers["content-range"]).groups()
     assert content[int(start) : int(end) + 1] == answer.content
     assert answer.headers["content-range"].endswith(f"/{len(content)}")
+
+
+def test_asking_about_a_file_sends_none_of_it(get, served, published):
+    path = f"/index/files/{hashlib.sha256(wheel()).hexdigest()}/{NAME}"
+    answer = httpx2.head(f"{served.url}{path}", auth=("__token__", published))
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == str(len(wheel()))
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert "immutable" in answer.headers["cache-control"]
 
 
 def test_a_part_that_is_not_there_and_parts_that_are_not_served(get):

@@ -1,6 +1,7 @@
 """What does not get into the package index: one line each, the right status, nothing stored."""
 
 import hashlib
+import tempfile
 
 import httpx2
 import pytest
@@ -215,6 +216,19 @@ def test_a_connection_that_breaks_leaves_nothing(served, give, dsn, until):
         s.sendall(f"POST /index/ HTTP/1.1\r\nAuthorization: Bearer {token}\r\n{head}\r\n".encode())
         s.sendall(body[:200])
     until(lambda: httpx2.get(f"{served.url}/healthz").status_code == 200)
+    assert rows(dsn) == before
+
+
+def test_no_room_for_an_upload_is_said(served, give, dsn, monkeypatch):
+    token = give()
+    before = rows(dsn)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+
+    answer = upload(served.url, token, large(2), wheel_name("big"), name="big")
+
+    assert (answer.status_code, answer.text) == (
+        503, "the upload cannot be kept in /nowhere/at/all: No such file or directory\n",
+    )  # fmt: skip
     assert rows(dsn) == before
 
 

@@ -456,6 +456,20 @@ def test_a_file_that_is_gone_is_one_line(sources, upstream, tmp_path):
         fetched(lock, sources, tmp_path)
 
 
+def test_a_folder_of_files_does_instead_of_an_index(offline, tmp_path, monkeypatch):
+    """On a server without any network."""
+    (tmp_path / "links").mkdir()
+    for filename, content in (a_wheel("six", "1.0", "source"), an_sdist("source")):
+        (tmp_path / "links" / filename).write_bytes(content)
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "links"))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+
+    lock = fetched(locks.resolve(["six"], offline), offline, tmp_path)
+
+    assert names(lock) == ["six", "source"]
+    assert len(list((tmp_path / "files").glob("*.whl"))) == 2
+
+
 def test_a_url_is_locked_by_name_version_and_hash(sources, upstream, tmp_path):
     filename, content = a_wheel("six", "2.0")
     upstream.add((filename, content))

@@ -100,3 +100,46 @@ def test_what_is_declared_joins_what_is_found():
     said = needs.declared({"needs": ["C", "A"], "secrets": ["S"], "reads": ["u"], "tz": "UTC"})
 
     assert found | said == Needs(("A", "B", "C"), ("S",), ("t", "u"), ())
+
+
+def test_of_a_module_that_is_imported_only_what_it_does_then():
+    source = """
+import kirby, os
+DATABASE = os.environ["DATABASE"]
+class Settings:
+    region = kirby.config("REGION")
+def later(default=kirby.config("DEFAULT")):
+    return kirby.config("LATER")
+always = lambda: os.environ["LAMBDA"]
+@kirby.stream("orders")
+async def handle(order):
+    os.environ["HANDLER"]
+if True:
+    kirby.topic("log").publish(1)
+"""
+    found = needs.detect(source, imported=True)
+
+    assert found == Needs(("DATABASE", "DEFAULT", "REGION"), (), ("orders",), ("log",))
+    assert set(needs.detect(source).variables) > set(found.variables)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import acme.a, os.path as p", {"acme.a", "os.path"}),
+        ("from acme import a, b as c", {"acme", "acme.a", "acme.b"}),
+        ("from . import a", {"acme.sub", "acme.sub.a"}),
+        ("from .a import x", {"acme.sub.a", "acme.sub.a.x"}),
+        ("from ..b import x", {"acme.b", "acme.b.x"}),
+        ("def f():\n    import late", {"late"}),
+        ("no python", set()),
+    ],
+)
+def test_imports_are_found(source, names):
+    assert needs.imports(source, "acme.sub") == names
+
+
+def test_code_that_is_nested_deeply_is_looked_through():
+    source = "import os\nx = " + "+".join(["1"] * 900) + " + len(os.environ['X'])\n"
+
+    assert needs.detect(source, imported=True).variables == ("X",)

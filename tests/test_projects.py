@@ -223,6 +223,25 @@ def test_a_build_can_ask_git_for_the_version(checkout, tmp_path):
     assert git(home, "describe", "--tags", "--dirty") == "v7-dirty"
 
 
+@pytest.mark.parametrize("kind", ["shallow", "worktree", "no commit"])
+def test_any_kind_of_checkout_is_built(checkout, tmp_path, build, kind):
+    other = tmp_path / "other"
+    if kind == "shallow":
+        git(checkout, "clone", "--quiet", "--depth", "1", checkout.as_uri(), other)
+    elif kind == "worktree":
+        git(checkout, "worktree", "add", "--quiet", other)
+    else:
+        lay(a_project("acme"), other)
+        git(other, "init", "--quiet")
+    before = state(other)
+
+    with build(other) as wheel:
+        assert "acme/main.py" in wheel.namelist()
+
+    assert projects.origin(other).startswith("folder other")
+    assert state(other) == before
+
+
 def test_a_checkout_is_left_as_it_is_with_all_that_git_keeps(checkout, build):
     (checkout / "backend.py").touch()  # git would like to note that it is the same
     before = state(checkout)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_backlog import count, texts
 
+from kirby.server.supervisor import pump as pumps
 from kirby.server.supervisor.backlog import Backlog
 from kirby.server.supervisor.process import Process
 from kirby.server.supervisor.pump import LEFT, Pump
@@ -156,6 +157,30 @@ def test_pipes_that_stay_open_are_closed_after_a_while_and_that_is_said(pump, pi
     assert 1 < time.monotonic() - begin < 4
     with pytest.raises(BrokenPipeError):
         os.write(pipes[0], b"nobody reads this")
+
+
+def test_what_the_run_wrote_before_its_end_is_read_however_late_we_are(monkeypatch):
+    monkeypatch.setattr(pumps, "READ", 10)
+    monkeypatch.setattr(pumps, "LEFT_OPEN", 0.0)
+    backlog = Backlog(uuid.uuid4())
+    pump = Pump(backlog)
+    (out, write_out), (err, write_err) = os.pipe(), os.pipe()
+    pump.attach(1, out, err, hidden="")
+    pump.tick(0)
+    os.write(write_out, b"".join(b"%09d\n" % n for n in range(1000)))
+
+    pump.finish(1)
+    pump.tick(0)
+
+    assert texts(backlog.take(0).lines) == [f"{n:09}" for n in range(1000)]
+    for end in (write_out, write_err):
+        os.close(end)
+
+
+def test_the_beginning_of_a_secret_at_the_very_end_is_shown(run):
+    found = run("print('all is corr', end='')", hidden="correct-horse-battery")
+
+    assert texts(found) == ["all is corr"]
 
 
 def test_a_child_that_closes_its_output_goes_on_and_is_read_to_the_end(run):

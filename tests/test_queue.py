@@ -37,11 +37,11 @@ def status(jobs, run_id):
     return jobs.get(run_id)["status"]
 
 
-def waited(jobs, run_id, interval):
-    """As if the run had been queued that much earlier."""
-    jobs.ask(
-        "update kirby.run set not_before = not_before - %s::interval, turn = turn - %s::interval"
-        " where id = %s returning id", interval, interval, run_id,
+def queued_before(jobs, deployment, interval):
+    """A run that has waited for so long already."""
+    return jobs.value(
+        "select kirby.queue_run(%s, 'manual', 'test', p_delay => -%s::interval)",
+        deployment, interval,
     )  # fmt: skip
 
 
@@ -56,22 +56,18 @@ def test_a_higher_priority_goes_first(jobs):
 
 
 def test_the_lowest_priority_does_not_starve(jobs):
-    lowest = jobs.trigger(jobs.deploy(priority=-100))
-    waited(jobs, lowest, "201 minutes")
+    lowest = queued_before(jobs, jobs.deploy(priority=-100), "201 minutes")
     others = [jobs.trigger(jobs.deploy(priority=100)) for _ in range(3)]
 
     assert claim(jobs, supervisor(jobs), 2) == [lowest, others[0]]
 
 
-def test_a_minute_of_waiting_is_worth_a_point_of_priority(jobs):
-    low = jobs.trigger(jobs.deploy(priority=0))
+@pytest.mark.parametrize(("minutes", "first"), [(9, "high"), (11, "low")])
+def test_a_minute_of_waiting_is_worth_a_point_of_priority(jobs, minutes, first):
+    low = queued_before(jobs, jobs.deploy(priority=0), f"{minutes} minutes")
     high = jobs.trigger(jobs.deploy(priority=10))
-    waited(jobs, low, "9 minutes")
-    assert claim(jobs, supervisor(jobs), 1) == [high]
 
-    waited(jobs, low, "2 minutes")
-    high = jobs.trigger(jobs.deploy(priority=10))
-    assert claim(jobs, supervisor(jobs), 1) == [low]
+    assert claim(jobs, supervisor(jobs), 1) == [low if first == "low" else high]
 
 
 # Labels

@@ -424,3 +424,26 @@ def test_the_files_of_the_last_versions_are_kept_and_warmed(house, runs):
 
     assert {each.id for each in found} == set(ids[1:])
     assert [each.id for each in found if each.is_current] == [ids[-1]]
+
+
+def test_of_several_versions_with_one_lock_the_deployed_one_counts(house, runs):
+    ids = [house.release(house.write("a.py", f"print({number})\n"))[0] for number in range(3)]
+    deployment = runs.deploy("print(1)", name="a")
+    for release_id in ids:
+        runs._version(deployment, release_id)  # versions 2, 3 and 4
+
+    def found(*labels):
+        with database.unit(house.engine) as conn:
+            rows = releases.deployed(database.driver(conn), labels)
+        return [(each.id, each.is_current) for each in rows if each.id in ids]
+
+    assert found() == [(ids[2], True)]
+    runs.ask("update kirby.deployment set version = 2, canary_version = 4, canary_share = 0.1"
+             " where id = %s returning 1", deployment)  # fmt: skip
+    assert found() == [(ids[2], True)]
+    runs.ask("update kirby.deployment set canary_version = null, canary_share = null"
+             " where id = %s returning 1", deployment)  # fmt: skip
+    assert found() == [(ids[0], True)]
+    runs.ask("update kirby.deployment_version set labels = '{gpu}' returning 1")
+    assert [is_current for _, is_current in found()] == [False]
+    assert found("gpu", "eu") == [(ids[0], True)]

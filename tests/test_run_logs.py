@@ -298,6 +298,38 @@ def test_a_log_that_cannot_be_written_does_not_keep_the_lease_from_being_renewed
     assert runs.get(run_id)["status"] == "running"
 
 
+def test_a_supervisor_that_stops_ships_what_runs_that_ended_left_on_disk(
+    runs, supervise, dsn, monkeypatch
+):
+    """Longer than it would wait for lines that stand still: or a run that succeeded ran again."""
+    monkeypatch.setattr("kirby.server.supervisor.SHIP", 0.5)
+    hundred = Hundred(runs, supervise.folder)
+    supervisor = supervise()
+    drive(supervisor, hundred.has_written, timeout=60)
+    drive(supervisor, lambda: supervisor._runs[hundred.id].end)
+
+    supervisor.stop()
+
+    hundred.check()
+
+
+def test_the_password_of_the_database_is_no_more_shown_than_the_token(runs, supervise):
+    run_id = runs.start(
+        """
+        import os
+        print(os.environ["KIRBY_DSN"])
+        print(os.environ["KIRBY_TOKEN"])
+        """
+    )
+
+    drive(supervise(), ended(runs, run_id))
+
+    dsn, token = runs.texts(run_id)
+    assert fix_postgres.ROLE_PASSWORD not in dsn
+    assert HIDDEN in dsn
+    assert token == HIDDEN
+
+
 # When the database fails
 
 

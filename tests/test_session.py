@@ -30,14 +30,15 @@ def test_after_a_lost_connection_the_next_publish_works(sdk):
 
 
 def test_a_lost_connection_in_the_middle_of_publish_many_leaves_nothing(sdk, monkeypatch):
-    insert = topics._insert
+    document, made = topics.work.document, []
 
-    def cut(mine, name, items):
-        done = insert(mine, name, items)
-        sdk.terminate()
-        return done
+    def cut(groups):
+        made.append(groups)
+        if len(made) == 3:  # two parts are on their way
+            sdk.terminate()
+        return document(groups)
 
-    monkeypatch.setattr(topics, "_insert", cut)
+    monkeypatch.setattr(topics.work, "document", cut)
 
     with pytest.raises(Unavailable):
         orders.publish_many(range(2500))

@@ -90,8 +90,10 @@ def test_nobody_else_may_read_it(spill, tmp_path):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_write_that_fails_leaves_nothing_behind(spill, monkeypatch):
+def test_a_write_that_fails_leaves_nothing_behind(spill, tmp_path, monkeypatch):
     spill.write([lines("before")])
+    [path] = (tmp_path / "owner").iterdir()
+    size = path.stat().st_size
     write = os.pwrite
 
     def fill_up(fd, data, at):
@@ -103,6 +105,7 @@ def test_a_write_that_fails_leaves_nothing_behind(spill, monkeypatch):
         patch.setattr(os, "pwrite", fill_up)
         with pytest.raises(OSError, match="No space"):
             spill.write([lines("x" * 150)])
+    assert path.stat().st_size == size
     spill.write([lines("after")])
 
     assert [each.text for each in rest(spill)] == [b"before", b"after"]

@@ -302,7 +302,7 @@ def test_what_a_run_left_behind_in_its_group_is_killed(runs, supervise):
     drive(supervisor, lambda: gone(int(runs.texts(run_id)[0])))
 
 
-def test_a_grandchild_that_keeps_the_pipe_open_neither_delays_the_end_nor_outlives_it(runs, supervise):
+def test_a_grandchild_that_keeps_the_pipe_open_does_not_outlive_the_run(runs, supervise):
     run_id = runs.start(
         "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
     )

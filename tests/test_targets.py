@@ -205,6 +205,27 @@ def test_nothing_of_a_wheel_is_imported(read, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_what_the_modules_need_that_a_job_imports_is_needed(read, tmp_path):
+    files = {
+        "acme/main.py": "from .settings import URL\ndef report(): ...\n",
+        "acme/settings.py": "import os, acme.deep\nURL = os.environ['URL']\n",
+        "acme/deep.py": "import kirby\nkirby.config('DEEP')\ndef f(): kirby.config('UNUSED')\n",
+        "acme/other.py": "import os\nos.environ['OTHER']\n",
+    }
+    found = read(a_file(tmp_path, a_wheel("acme", files=files, points=POINTS)))
+
+    assert found.job("report").needs.variables == ("DEEP", "URL")
+
+
+def test_modules_that_import_each_other_are_looked_at_once(read, tmp_path):
+    files = {
+        "acme/main.py": "import acme.main, acme.b\ndef report(): ...\n",
+        "acme/b.py": "import acme.main\n",
+    }
+
+    assert read(a_file(tmp_path, a_wheel("acme", files=files, points=POINTS))).needs == Needs()
+
+
 def test_a_package_with_a_main_module_is_a_job(read, tmp_path):
     found = read(a_file(tmp_path, a_wheel("acme-jobs", files={"acme_jobs/__main__.py": "1"})))
 
@@ -308,6 +329,15 @@ def test_a_project_may_name_its_jobs_without_entry_points(read, tmp_path, toml, 
     found = read(lay(a_project("acme", toml=toml), tmp_path / "acme"))
 
     assert [(job.name, job.entry) for job in found.jobs] == jobs
+
+
+def test_a_command_of_the_project_is_not_that_of_its_entry_points(read, tmp_path):
+    toml = "[tool.kirby]\ncommand = ['acme']\n[tool.kirby.jobs.sync]\ncommand = ['sync']\n"
+
+    found = read(lay(a_project("acme", main=MAIN, points=POINTS, toml=toml), tmp_path / "acme"))
+
+    assert "command" not in found.job("report").settings
+    assert found.job("sync").settings["command"] == ["sync"]
 
 
 def test_a_job_without_entry_and_command_is_refused(read, tmp_path):

@@ -217,7 +217,16 @@ def test_publish_many_is_all_or_none_when_the_database_refuses_a_page(sdk):
     assert sdk.values("orders") == []
 
 
-@pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2500])
+def test_publish_many_is_all_or_none_when_a_value_cannot_be_stored(sdk):
+    """What comes before it is on its way to the database by then."""
+    with pytest.raises(kirby.Invalid, match="of type object"):
+        orders.publish_many([*range(2000), object()])
+
+    assert sdk.values("orders") == []
+    assert orders.publish("after") > 0
+
+
+@pytest.mark.parametrize("count", [1, 250, 251, 999, 1000, 1001, 2500])
 def test_publish_many_is_one_transaction_and_in_order(sdk, count):
     assert orders.publish_many(range(count)) == count
 
@@ -226,9 +235,9 @@ def test_publish_many_is_one_transaction_and_in_order(sdk, count):
 
 
 def test_publish_many_sends_large_messages_in_several_pages_of_one_transaction(sdk, monkeypatch):
-    monkeypatch.setattr(topics, "PAGE_BYTES", 1000)
+    monkeypatch.setattr(topics, "CHUNK_BYTES", 1000)
     sent = []
-    monkeypatch.setattr(topics, "_insert", spy(topics._insert, sent))
+    monkeypatch.setattr(topics.work, "document", spy(topics.work.document, sent))
 
     orders.publish_many(["a" * 300] * 20)
 

@@ -170,7 +170,7 @@ def program(engine, client):
         with database.unit(engine) as conn:
             secret = tokens.add(
                 conn, f"ci-{environment}", role="viewer", environment=environment, actor="test"
-            )
+            ).token
         made = client()
         made.headers["authorization"] = f"Bearer {secret}"
         return made

@@ -10,7 +10,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from kirby.server import health, partitions, query, retention, spans, supervisors
-from kirby.server.supervisors import Supervisor
+from kirby.server.supervisors import Supervisor, Waiting
 
 Level = Literal["wrong", "near"]
 
@@ -52,6 +52,7 @@ class Facts:
     now: datetime
     server: health.Server
     supervisors: list[Supervisor]
+    waiting: list[Waiting]
     leases: list[health.Lease]
     holders: list[health.Holder]
     snapshots: list[health.Snapshot]
@@ -86,6 +87,7 @@ def facts(conn: Connection) -> Facts:
         now=query.value(conn, NOW),
         server=health.server(conn),
         supervisors=supervisors.listing(conn),
+        waiting=supervisors.waiting(conn),
         leases=health.leases(conn),
         holders=health.holders(conn, seconds=HELD[0]),
         snapshots=health.snapshots(conn),
@@ -132,6 +134,16 @@ def _leader(known: Facts) -> Iterator[Finding]:
         yield Finding(
             level, "counts", f"messages were last counted {_span(known.server.counted_ago)} ago",
             "lag and lookups by time get slower; look at the leader's output",
+        )  # fmt: skip
+
+
+def _waiting(known: Facts) -> Iterator[Finding]:
+    for each in known.waiting:
+        labels, span = ",".join(each.labels), _span((known.now - each.since).total_seconds())
+        yield Finding(
+            "near", f"labels {labels}",
+            f"{each.runs} queued for them, the oldest {span} ago, and no supervisor has them",
+            f"start 'kirby supervisor --labels {labels}' on such a host",
         )  # fmt: skip
 
 
@@ -316,5 +328,6 @@ def _server(known: Facts) -> Iterator[Finding]:
 
 
 JUDGES = (
-    _server, _leader, _horizon, _snapshots, _partitions, _retention, _subscriptions, _tables,
+    _server, _leader, _waiting, _horizon, _snapshots, _partitions, _retention, _subscriptions,
+    _tables,
 )  # fmt: skip

@@ -66,9 +66,6 @@ class Downloads:
 
     def _download(self, file: LockedFile) -> Iterator[bytes]:
         parts = urlsplit(file.url)
-        if not parts.scheme:
-            yield from sources.pieces(Path(file.url))
-            return
         request = urllib.request.Request(urlunsplit(_bare(parts)))  # noqa: S310 - http(s) only
         if login := _login(parts) or self._logins.get(_place(parts)):
             request.add_unredirected_header("Authorization", login)

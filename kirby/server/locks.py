@@ -242,7 +242,7 @@ def _packages(toml: str, ours: Serving | None) -> Iterator[Package]:
 
 
 def _file(found: Mapping[str, Any], ours: Serving | None) -> LockedFile:
-    url = str(found.get("url") or found.get("path") or "")
+    url = str(found.get("url", ""))
     filename = str(found.get("name") or unquote(urlsplit(url).path).rpartition("/")[2])
     stored = ours.sha256(url) if ours else None
     digest = stored or str(found.get("hashes", {}).get("sha256", ""))

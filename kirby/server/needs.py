@@ -12,6 +12,7 @@ from typing import Any
 GIVEN = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PWD", "USER")
 READING = ("consume", "read")
 WRITING = ("publish", "publish_many", "apublish", "apublish_many", "retract")
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 CATCHES = ("KeyError", "LookupError", "Exception", "BaseException")
 
 
@@ -43,28 +44,57 @@ def declared(settings: Mapping[str, Any]) -> Needs:
     )
 
 
-def detect(source: str) -> Needs:
+def detect(source: str, *, imported: bool = False) -> Needs:
     """What Python source asks for by constant names; nothing for what is no Python.
 
     `kirby.config("X")` without a default, `os.environ["X"]`, `kirby.secret("X")`, and the topics of
     `kirby.topic("t")` and `@kirby.stream("t", to="u")`, under whatever name they were imported. A
     variable that the source sets itself, asks about first (`"X" in os.environ`) or whose absence it
-    catches is not needed.
+    catches is not needed. `imported`: only what is done when the module is imported.
     """
+    tree = _parsed(source)
+    return _Reading(list(_at_import(tree) if imported else ast.walk(tree))).needs()
+
+
+def imports(source: str, package: str) -> set[str]:
+    """The modules that Python source in `package` may import, and what it takes from them."""
+    found: set[str] = set()
+    for node in ast.walk(_parsed(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            module = ".".join([*parts, *filter(None, [node.module])])
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _parsed(source: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Needs()
-    return _Reading(tree).needs()
+        return ast.Module([], [])
+
+
+def _at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those of the bodies of functions; nesting may be deeper than our stack."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name, value in ast.iter_fields(node):
+            if name != "body" or not isinstance(node, FUNCTIONS):
+                children = value if isinstance(value, list) else [value]
+                waiting += [child for child in children if isinstance(child, ast.AST)]
 
 
 class _Reading:
     """One walk through a module."""
 
-    def __init__(self, tree: ast.Module) -> None:
-        self._nodes = list(ast.walk(tree))
+    def __init__(self, nodes: list[ast.AST]) -> None:
+        self._nodes = nodes
         self._names = dict(_imported(self._nodes))  # local name -> "kirby.config", "os.environ" …
         self._caught = {id(node) for node in _caught(self._nodes)}
         self._variables: set[str] = set()

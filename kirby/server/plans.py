@@ -160,9 +160,10 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     What is None, or an empty text or list, was not given.
     """
     made: dict[str, Any] = {}
-    for key, value in given.items():
+    for name, value in given.items():
+        key = name.replace("-", "_")
         if key not in OPTIONS:
-            raise Invalid(_unknown(key))
+            raise Invalid(_unknown(name))
         if value is None or value in ("", [], ()):
             continue
         if key in LIMITS and value in NOTHING:

@@ -59,7 +59,8 @@ DEPLOYED: LiteralString = """
       select distinct on (l.lock_hash) l.id, l.requirements, l.python, l.sdk_sha256,
              coalesce((select jsonb_object_agg(f.filename, f.sha256) from kirby.release_file f
                         where f.release_id = l.id), '{}') as files,
-             v.version in (d.version, d.canary_version) and v.labels <@ %(labels)s as is_current
+             (v.version = d.version or v.version is not distinct from d.canary_version)
+               and v.labels <@ %(labels)s as is_current
         from kirby.deployment d
         join kirby.deployment_version v on v.deployment_id = d.id
         join kirby.release l on l.id = v.release_id

@@ -24,6 +24,19 @@ SUPERVISORS = """
      limit 200
 """
 
+WAITING = """
+    select r.labels, count(*)::integer as runs, min(r.not_before) as since
+      from kirby.run r
+     where r.status = 'queued' and r.labels <> '{}'
+       and r.not_before < kirby.now() - interval '1 minute'
+       and not exists (select from kirby.supervisor s
+                        where s.ended_at is null and s.lease_until > kirby.now()
+                          and r.labels <@ s.labels)
+     group by r.labels
+     order by min(r.not_before)
+     limit 20
+"""
+
 DRAIN = "select kirby.drain_supervisor(%(id)s, %(drain)s, %(stop)s)"
 AUDIT = """
     select kirby.audit(%(actor)s, %(verb)s, 'supervisor/' || %(host)s::text || '/' || %(id)s::text,
@@ -63,9 +76,23 @@ class Supervisor:
         return "draining" if self.draining_at else "alive"
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Runs that no living supervisor may take."""
+
+    labels: list[str]
+    runs: int
+    since: datetime
+
+
 def listing(conn: Connection) -> list[Supervisor]:
     """The supervisors, and those that ended within a day; the living first."""
     return query.rows(conn, Supervisor, SUPERVISORS)
+
+
+def waiting(conn: Connection) -> list[Waiting]:
+    """What has waited for a minute for labels that no living supervisor has."""
+    return query.rows(conn, Waiting, WAITING)
 
 
 def find(conn: Connection, name: str) -> Supervisor:

@@ -30,6 +30,7 @@ from kirby.server.sources import Sources
 ENTRY = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?::([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*))?")
 ARCHIVES = (".whl", ".tar.gz", ".zip")
 KINDS = "a .py file, a program that begins with `#!`, a folder, a wheel, an sdist, or NAME==VERSION"
+MOST_MODULES = 200  # that are looked through for what a job needs
 OF_THE_TARGET = ("name", "entry")  # keys that say what a job is, not how it runs
 
 
@@ -240,10 +241,33 @@ def _jobs(archive: Archive, project: Project) -> Iterator[JobSpec]:
         own = project.jobs.get(name, {})
         module = _check_entry(archive, name, entry) if entry else ""
         beside = scripts.settings_in(module, f"{archive.filename}: {entry}") if module else {}
-        settings = _layered(beside, project.settings, own)
-        yield JobSpec(
-            scripts.job_name(name), entry, settings, needs.detect(module) | needs.declared(settings)
-        )
+        for_all = {key: value for key, value in project.settings.items() if key != "command"}
+        settings = _layered(beside, for_all if entry else project.settings, own)
+        seen = needs.detect(module) | _needs_of_imports(archive, entry, module)
+        yield JobSpec(scripts.job_name(name), entry, settings, seen | needs.declared(settings))
+
+
+def _needs_of_imports(archive: Archive, entry: str, source: str) -> Needs:
+    """What the package's own modules need that a job's module imports, while they are imported."""
+    found, seen = Needs(), set[str]()
+    names = _imported(archive, entry.partition(":")[0], source) if source else set()
+    while names and len(seen) < MOST_MODULES:
+        name = names.pop()
+        seen.add(name)
+        if (module := archive.module(name)) is not None:
+            found = found | needs.detect(module, imported=True)
+            names |= _imported(archive, name, module) - seen
+    return found
+
+
+def _imported(archive: Archive, name: str, source: str) -> set[str]:
+    """The modules of the archive that a module imports, and the packages above it and them."""
+    is_package = f"{name.replace('.', '/')}/__init__.py" in archive.names
+    package = name if is_package else name.rpartition(".")[0]
+    top = name.partition(".")[0]
+    named = {each for each in needs.imports(source, package) if each.partition(".")[0] == top}
+    above = [each.split(".") for each in {*named, name}]
+    return named | {".".join(parts[:end]) for parts in above for end in range(1, len(parts))}
 
 
 def _offered(archive: Archive, project: Project) -> Iterable[tuple[str, str]]:

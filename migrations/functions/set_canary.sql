@@ -6,7 +6,7 @@
 create or replace function kirby.set_canary(
   p_deployment_id integer,
   p_version integer,
-  p_share real,
+  p_share double precision,
   p_actor text,
   p_reason text default ''
 )

@@ -79,7 +79,7 @@ def _row(file: packages.File) -> list[object]:
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True)
 @connection.json_option
 def upload(paths: tuple[str, ...], as_json: bool) -> None:
-    """Publish wheels and sdists, as 'twine upload' does; all of them or none."""
+    """Publish wheels and sdists, all of them or none."""
     limit = Settings.from_env(os.environ).max_upload
     answers = []
     with connection.unit() as conn:
@@ -101,7 +101,7 @@ def upload(paths: tuple[str, ...], as_json: bool) -> None:
 @click.argument("version")
 @click.option("--reason", required=True, help="Whoever pinned the version will read it.")
 def yank(name: str, version: str, reason: str) -> None:
-    """Take a version back: only who asks for exactly it still gets it."""
+    """Take a version back; only who pins it still gets it."""
     with connection.unit() as conn:
         packages.yank(conn, name, version, reason=reason, actor=connection.actor())
     click.echo(f"{name} {version} is yanked")

@@ -53,20 +53,8 @@ log = logging.getLogger("kirby.supervisor")
 POLL = 1.0  # seconds; a notification only makes it sooner
 LEASE = 15.0  # seconds after which a supervisor that did not renew is dead
 GRACE = 10.0  # seconds that processes have to end when the supervisor stops
-SHIP = 5.0  # seconds that the last lines may take when the supervisor stops
-
-REGISTER = """
-select kirby.register_supervisor(%s, %s, %s, %s, %s, make_interval(secs => %s), %s, %s, %s)
-"""
-CLAIM = "select count(*) from kirby.claim_runs(%s, %s)"
-MINE = """
-select id, cancel_at is not null, progress_at from kirby.run
- where supervisor_id = %s and status in ('starting', 'running')
-"""
-ORDERS = "select stopping from kirby.supervisor where id = %s"
-VERSION = importlib.metadata.version("kirby")
-GOODBYE = "select kirby.end_supervisor(%s, 'the supervisor was stopped')"
-NOTIFY = "select pg_notify('kirby_job', id::text) from unnest(%s::bigint[]) as id"
+SHIP = 5.0  # seconds for which the last lines may stand still when the supervisor stops
+SHIP_ALL = 60.0  # seconds that they may take then
 
 
 def supervise(settings: Settings, ready: Callable[[], object] | None = None) -> None:
@@ -299,10 +287,7 @@ class Supervisor:
     def _renew(self, conn: db.Connection) -> None:
         now = time.monotonic()
         if now >= self._renew_at:
-            folder = str(self._folder.root)
-            me = [self.id, self._host, folder, os.getpid(), self._slots, self._lease]
-            with db.kirby_errors():
-                conn.execute(REGISTER, [*me, self._labels, VERSION, schema.PROTOCOL])
+            orders.register(conn, self.id, self._identity)
             self._registered = True
             self._renew_at = now + self._lease / 3
 
@@ -313,8 +298,8 @@ class Supervisor:
         self._poll_at = time.monotonic() + POLL * random.uniform(0.75, 1.25)  # noqa: S311
         free = self._slots - len(self._runs)
         if free > 0 and not self._asked_to_stop:
-            conn.execute(CLAIM, [self.id, free])
-        mine = {run_id: rest for run_id, *rest in conn.execute(MINE, [self.id])}
+            orders.claim(conn, self.id, free)
+        mine = orders.mine(conn, self.id)
         for run_id in self._runs.keys() - mine.keys():
             self._forget(self._runs[run_id])
         for run_id, (is_cancelled, progress_at) in mine.items():
@@ -329,7 +314,7 @@ class Supervisor:
 
     def _obey(self, conn: db.Connection) -> None:
         """Stop, if that was asked for and nothing is left to do here."""
-        if not self._runs and db.scalar(conn, ORDERS, [self.id]):
+        if not self._runs and orders.is_to_stop(conn, self.id):
             log.info("supervisor %s: drained", self.id)
             self._asked_to_stop = True
 
@@ -453,7 +438,7 @@ class Supervisor:
     def _tell(self, conn: db.Connection) -> None:
         """Hint at the changes, outside of the transactions that made them (P9)."""
         if self._changed:
-            conn.execute(NOTIFY, [self._changed])
+            orders.tell(conn, self._changed)
             self._changed = []
 
     # The end
@@ -475,12 +460,15 @@ class Supervisor:
 
     def _say_goodbye(self) -> None:
         """When the last lines are written; without a database, the lease runs out by itself."""
-        give_up_at = time.monotonic() + SHIP
+        begin = moved_at = time.monotonic()
+        waiting = self._backlog.waiting()
         while any(each.end and not each.shipped for each in self._runs.values()):
-            if time.monotonic() > give_up_at:
+            now, before = time.monotonic(), waiting
+            waiting = self._backlog.waiting()
+            moved_at = now if waiting < before else moved_at
+            if now > moved_at + SHIP or now > begin + SHIP_ALL:
                 break
             self.tick()
             self.wait(0.1)
         with suppress(Unavailable, Fenced), self._link.use() as conn:
-            conn.execute(GOODBYE, [self.id])
-            conn.execute("notify kirby_run")
+            orders.say_goodbye(conn, self.id)

@@ -185,6 +185,11 @@ class Backlog:
             self._hurried = True
             self._changed.notify_all()
 
+    def waiting(self) -> int:
+        """How many bytes wait for the database, in memory and on disk."""
+        with self._changed:
+            return sum(each.size for each in self._queues.values())
+
     def is_empty(self) -> bool:
         """Whether everything that was put in is done."""
         with self._changed:

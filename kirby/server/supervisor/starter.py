@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from kirby.core import db
 from kirby.core.errors import KirbyError, Unavailable
 from kirby.server import releases
@@ -25,6 +28,7 @@ from kirby.server.virtualenvs import Fetch
 
 PATIENCE = 600.0  # seconds that preparing a run waits for a database that went away
 PAUSE = 1.0
+TELLING = 8  # characters of a password that is looked for in what a run writes
 
 Ensure = Callable[[Lock, Fetch | None], Path]
 Hold = Callable[[Lock], IO[str]]
@@ -57,6 +61,7 @@ class Starter:
         self._ensure, self._hold = ensure, hold
         self._dsn = dsn
         self._worker_dsn = worker_dsn
+        self._passwords = _passwords(worker_dsn)
         self._mark = mark
         self._pump = pump
         self._errands: Errands[Prepared] = Errands(wake)
@@ -95,7 +100,7 @@ class Starter:
             command=spec.command,
         )
         run.process, run.large = self._start(run.id, arguments, variables)
-        self._pump.attach(run.id, *run.process.output, hidden=token)
+        self._pump.attach(run.id, *run.process.output, hidden=[token, *self._passwords])
 
     def _start(
         self, run_id: int, arguments: list[str], variables: dict[str, str]
@@ -155,3 +160,12 @@ class Starter:
         if spec.source is None:
             return None
         return self._folder.script(spec.sha256, spec.filename, spec.source)
+
+
+def _passwords(dsn: str) -> list[str]:
+    """What of a DSN is to be kept out of logs: a script may print its variables."""
+    try:
+        given = str(conninfo_to_dict(dsn).get("password") or "")
+    except psycopg.ProgrammingError:
+        return []
+    return [given] if len(given) >= TELLING else []

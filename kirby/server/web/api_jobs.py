@@ -62,14 +62,14 @@ def _deploy(
 ) -> Response:
     environment = api.environment(request, _text(given, "env"))
     order = _order(given, environment.name)
-    python = _text(given, "python")
+    python, only_diff = _text(given, "python"), _is_yes(given, "diff")
     engine, found = request.app.state.engine, sources(request)
     with tempfile.TemporaryDirectory(prefix="kirby-deploy-") as folder:
         target = target_of(form, given, Path(folder), found, python)
         proposal = proposals.propose(lambda: unit(engine), target, order, found, python)
         with unit(engine) as conn:
             changes = proposals.compare(conn, proposal)
-        if _is_yes(given, "diff"):
+        if only_diff:
             return api.respond({"jobs": changes})
         proposal = proposals.fetch(proposal, Path(folder), found)
         with unit(engine) as conn:
