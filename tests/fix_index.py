@@ -130,6 +130,7 @@ class Index:
     def __init__(self, login=None):
         self.files, self.asked, self.login = {}, [], login
         self.elsewhere = ""  # where its files are
+        self.fails = 0  # how many of the next files are answered 503
         self.logins = []  # what came with each question
         self.url = ""
 
@@ -162,6 +163,9 @@ class _Answer(BaseHTTPRequestHandler):
         last = self.path.rstrip("/").rpartition("/")[2]
         if wanted and self.headers.get("Authorization") != wanted:
             self._send(401, b"", "text/plain")
+        elif last in index.files and index.fails:
+            index.fails -= 1
+            self._send(503, b"", "text/plain")
         elif last in index.files and index.elsewhere:
             self.send_response(302)
             self.send_header("Location", f"{index.elsewhere}/files/{last}")
@@ -264,7 +268,6 @@ def other_python_fixture(monkeypatch):
 
     folders = sorted(Path.home().glob(".pyenv/versions/3.*/bin"), reverse=True)
     monkeypatch.setenv("PATH", os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
-    pythons._asked.cache_clear()
     mine = pythons.own().version
     for version in ("3.13", "3.12", "3.10", "3.11"):
         if version != mine and pythons._asked(version):
@@ -272,4 +275,3 @@ def other_python_fixture(monkeypatch):
             break
     else:
         pytest.skip("there is no other Python on this host")
-    pythons._asked.cache_clear()

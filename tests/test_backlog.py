@@ -186,6 +186,17 @@ def test_what_does_not_fit_waits_on_disk_in_its_order(backlog, small, tmp_path, 
     assert backlog.is_empty()
 
 
+def test_many_quiet_runs_beside_a_noisy_one_need_no_file_each(backlog, small, tmp_path, until):
+    for block in numbered(1, 0, 4_000):
+        backlog.put([block])
+    for run_id in range(2, 100):
+        backlog.put([lines(run_id, "quiet" * 100)])
+    until(lambda: not backlog._queues[1].tail)
+
+    assert {name.partition("-")[0] for name in spilled(tmp_path)} == {"1"}
+    assert len(texts(drain(backlog, 0.1))) == 4_098
+
+
 def test_files_that_were_shipped_are_removed_though_more_is_coming(backlog, small, tmp_path, until):
     most = 0
     found = []

@@ -2,7 +2,7 @@
 
 import psycopg
 import pytest
-from fix_runs import Runs
+from fix_runs import Runs, drive, supervise_fixture  # noqa: F401
 from fix_subscription import CLOCK
 from test_hosts import claim, settle, supervisor
 
@@ -254,3 +254,65 @@ def test_without_being_asked_nothing_is_replaced(jobs, watch, later):
     assert roll(jobs, owner) == 0
 
     assert [version for version, _, _ in replicas(jobs, watch)] == [1, 1]
+
+
+# Whole: two versions of a stream at work beside each other
+
+STREAM = """
+    import kirby
+
+    @kirby.stream("orders", to="done")
+    def handle(order):
+        return {{"order": order, "by": {}}}
+
+    kirby.run()
+"""
+DONE = """
+    select m.key, m.payload ->> 'by' as by, (m.payload ->> 'order')::int as number
+      from kirby.message m join kirby.topic t on t.id = m.topic_id
+     where t.name = 'done' order by m.position
+"""
+
+
+def publish(jobs, first, count):
+    for number in range(first, first + count):
+        jobs.ask("select kirby.publish('orders', %s::text::jsonb, key => %s)", str(number),
+                 f"key {number % 40}")  # fmt: skip
+
+
+def handled(jobs, first, count):
+    """Which versions handled each key, once all of them are done."""
+    rows = [row for row in jobs.ask(DONE) if row["number"] >= first]
+    if len(rows) < count:
+        return None
+    by = {}
+    for row in rows:
+        by.setdefault(row["key"], set()).add(row["by"])
+    return by
+
+
+def test_each_key_is_served_by_one_version_and_nothing_twice(jobs, supervise):
+    deployment = jobs.deploy(STREAM.format(1), name="watch", kind="daemon", replicas=2)
+    supervisor = supervise()
+    publish(jobs, 0, 80)
+    assert drive(supervisor, lambda: handled(jobs, 0, 80), 60)
+
+    jobs.deploy(STREAM.format(2), name="watch", kind="daemon", replicas=2)
+    jobs.ask("update kirby.deployment set version = 1 where id = %s returning id", deployment)
+    begin(jobs, deployment)
+    drive(supervisor, lambda: (2, True, 0) in replicas(jobs, deployment), 60)
+    publish(jobs, 100, 200)
+    served = drive(supervisor, lambda: handled(jobs, 100, 200), 60)
+
+    assert {frozenset(by) for by in served.values()} == {frozenset("1"), frozenset("2")}
+    end(jobs, deployment, True)
+    drive(supervisor, lambda: replicas(jobs, deployment) == [(2, False, 0), (2, False, 1)], 60)
+    publish(jobs, 400, 80)
+    served = drive(supervisor, lambda: handled(jobs, 400, 80), 60)
+
+    assert set().union(*served.values()) == {"2"}
+    numbers = [row["number"] for row in jobs.ask(DONE)]
+    assert sorted(numbers) == [*range(80), *range(100, 300), *range(400, 480)]
+    for key in range(40):
+        mine = [row["number"] for row in jobs.ask(DONE) if row["key"] == f"key {key}"]
+        assert mine == sorted(mine)

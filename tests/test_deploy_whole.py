@@ -1,4 +1,4 @@
-"""The whole way: published, deployed by page, command and API, run, upgraded beside, rolled back."""
+"""The whole way: published, deployed by page, command and API, upgraded beside, rolled back."""
 
 import re
 import subprocess
@@ -6,15 +6,14 @@ import sys
 
 import httpx2
 import pytest
-from fix_deploy import acme
 from fix_index import a_project, a_wheel, lay
 from fix_kirby import environ
 
 PASSWORD = "long-enough-it-is"
 RUN = """
-    select r.status, string_agg(l.text, E'\\n' order by l.position) filter (where l.stream = 'stdout')
+    select r.status, string_agg(l.text, E'\\n' order by l.position)
       from kirby.run r
-      left join kirby.log_line l on l.run_id = r.id
+      left join kirby.log_line l on l.run_id = r.id and l.stream = 'stdout'
      where r.id = %s group by r.id
 """
 PINNED = """\
@@ -25,7 +24,16 @@ import greeting
 
 print("says", greeting.version)
 """
-SHELL = '#!/bin/sh\n# /// script\n# [tool.kirby]\n# variables = { WHO = "shell" }\n# ///\necho "hello $WHO"\n'
+SHELL = """\
+#!/bin/sh
+# /// script
+# [tool.kirby]
+# variables = { WHO = "shell" }
+# ///
+echo "hello $WHO"
+"""
+SEND = 'def send():\n    print("hello {}")\n\n\ndef count():\n    return 0\n'
+POINTS = "[kirby.jobs]\nsend = acme.main:send\ncount = acme.main:count\n"
 
 
 class Site:
@@ -76,15 +84,19 @@ def site(dev, upstream, monkeypatch, until):
 
 
 def published(tool, site, folder, version):
-    """The wheel of a version, uploaded by twine (the first) or uv."""
-    name, content = acme(version)
-    (folder / name).write_bytes(content)
+    """A version, built by uv and uploaded: the first by twine, the second by uv."""
+    project = a_project("acme", version, main=SEND.format(version), points=POINTS)
+    lay(project, folder / f"acme-{version}")
+    built = tool("uv", "build", "--wheel", "--out-dir", folder / "dist", folder / f"acme-{version}")
+    assert built.code == 0, built.out
+    [wheel] = (folder / "dist").glob(f"acme-{version}-*.whl")
+    index = f"{site.url}/index/"
     if version == "1.0":
-        done = tool("twine", "upload", "--disable-progress-bar", "--repository-url",
-                    f"{site.url}/index/", "-u", "__token__", "-p", site.token, folder / name)  # fmt: skip
+        login = ("-u", "__token__", "-p", site.token)
+        to = ("upload", "--disable-progress-bar", "--repository-url", index)
+        done = tool("twine", *to, *login, wheel)
     else:
-        done = tool("uv", "publish", "--publish-url", f"{site.url}/index/", "--token", site.token,
-                    folder / name)  # fmt: skip
+        done = tool("uv", "publish", "--publish-url", index, "--token", site.token, wheel)
     assert done.code == 0, done.out
     return f"acme=={version}"
 
@@ -98,7 +110,7 @@ def installed(site, folder, requirement):
         check=True, env=environ(),
     )  # fmt: skip
     said = subprocess.run(
-        [sys.executable, "-c", "import acme; acme.send()"],
+        [sys.executable, "-c", "import acme.main; acme.main.send()"],
         cwd=folder / "target", capture_output=True, text=True, check=True,
     )  # fmt: skip
     return said.stdout

@@ -1,5 +1,6 @@
 """Several supervisors, as the SQL functions see them: where replicas go, draining, versions."""
 
+import random
 import threading
 import uuid
 from collections import Counter
@@ -39,11 +40,18 @@ def settle(jobs, owners, rounds=200):
     for _ in range(rounds):
         changed = jobs.value("select kirby.plan_daemons()")
         changed += jobs.value("select kirby.balance_daemons()")
-        changed += sum(len(claim(jobs, owner)) for owner in owners)
+        changed += sum(len(claim(jobs, owner, free(jobs, owner))) for owner in owners)
         changed += finish(jobs)
         if not changed:
             return
     pytest.fail("it never comes to rest")
+
+
+def free(jobs, owner):
+    return jobs.value(
+        "select s.slots - (select count(*) from kirby.run r where r.supervisor_id = s.id"
+        " and r.status in ('starting', 'running')) from kirby.supervisor s where s.id = %s", owner,
+    )  # fmt: skip
 
 
 def finish(jobs):
@@ -194,15 +202,16 @@ def test_a_host_that_comes_gets_its_share_one_after_the_other(jobs):
 
 def test_daemons_of_one_replica_move_too_a_tenth_at_a_time(jobs):
     first = supervisor(jobs, "a")
-    for _ in range(20):
+    for _ in range(40):
         daemon(jobs)
     settle(jobs, [first])
-    second = supervisor(jobs, "b")
+    others = [supervisor(jobs, "b"), supervisor(jobs, "c", slots=200)]
 
-    assert jobs.value("select kirby.balance_daemons()") == 2
-    settle(jobs, [first, second])
+    assert jobs.value("select kirby.balance_daemons()") == 4
+    settle(jobs, [first, *others])
 
-    assert spread(jobs) == {"a": 10, "b": 10}
+    assert spread(jobs) == {"a": 10, "b": 10, "c": 20}
+    assert jobs.value("select count(*) from kirby.run where status = 'cancelled'") == 30
 
 
 def test_what_is_balanced_is_left_alone(jobs):
@@ -226,6 +235,27 @@ def test_replicas_of_a_host_that_died_come_back_elsewhere_and_spread_again(jobs)
 
     settle(jobs, [first, supervisor(jobs, "c")])
     assert spread(jobs, deployment) == {"a": 2, "c": 2}
+
+
+def test_it_comes_to_rest_whatever_the_hosts_and_daemons_are(jobs):
+    """A move that is not taken where it was meant to go would be made again for ever."""
+    chance = random.Random(1)
+    for _ in range(12):
+        owners = [
+            supervisor(jobs, chance.choice("abc"), slots=chance.choice([5, 20, 60]))
+            for _ in range(chance.randint(2, 5))
+        ]
+        for owner in owners:  # other work, so that some are nearly full
+            for _ in range(chance.randint(0, 3)):
+                jobs.trigger(jobs.deploy())
+            claim(jobs, owner, 3)
+        for _ in range(chance.randint(1, 4)):
+            daemon(jobs, chance.randint(1, 7))
+        settle(jobs, owners[: chance.randint(1, len(owners))])
+        settle(jobs, owners)
+        assert jobs.value("select kirby.balance_daemons()") == 0
+        for owner in owners:
+            expire(jobs, owner)
 
 
 # Draining

@@ -7,7 +7,7 @@ import pytest
 from fix_index import Shelf, a_wheel, an_index, an_sdist
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import locks, pythons, uv
+from kirby.server import downloads, locks, pythons, uv
 from kirby.server.locks import Lock
 from kirby.server.sources import Sources
 
@@ -456,6 +456,25 @@ def test_a_file_that_is_gone_is_one_line(sources, upstream, tmp_path):
         fetched(lock, sources, tmp_path)
 
 
+@pytest.mark.parametrize(("fails", "tries"), [(2, 3), (9, 3)])
+def test_a_file_that_does_not_come_at_once_is_asked_for_again(
+    sources, upstream, tmp_path, monkeypatch, fails, tries
+):
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    upstream.add(a_wheel("six"))
+    lock = locks.resolve(["six"], sources)
+    upstream.asked.clear()
+    upstream.fails = fails
+
+    if fails < tries:
+        fetched(lock, sources, tmp_path)
+    else:
+        with pytest.raises(KirbyError, match="cannot be fetched: the index answers 503"):
+            fetched(lock, sources, tmp_path)
+
+    assert len(upstream.asked) == tries
+
+
 def test_a_folder_of_files_does_instead_of_an_index(offline, tmp_path, monkeypatch):
     """On a server without any network."""
     (tmp_path / "links").mkdir()
@@ -479,6 +498,28 @@ def test_a_url_is_locked_by_name_version_and_hash(sources, upstream, tmp_path):
 
     assert lock.requirements == f"six==2.0 \\\n    --hash=sha256:{sha256(content)}\n"
     assert (tmp_path / "files" / filename).read_bytes() == content
+
+
+def listed(place):
+    """What uv would say of an index that has a file at this place."""
+    return f"""
+[[packages]]
+name = "six"
+version = "1.0"
+sdist = {{ url = "https://index.example/{place}", hashes = {{ sha256 = "{"0" * 64}" }} }}
+"""
+
+
+@pytest.mark.parametrize("place", ["..", "%2e%2e", "a%20b", ".hidden", "x%2f..", ""])
+def test_no_file_gets_a_name_that_leads_elsewhere(place):
+    with pytest.raises(Invalid, match="is no name of a package's file"):
+        list(locks._packages(listed(place), None))
+
+
+def test_of_a_place_the_last_part_is_the_name():
+    [package] = locks._packages(listed("..%2f..%2fsix-1.0%2Bmine.tar.gz"), None)
+
+    assert package.files[0].filename == "six-1.0+mine.tar.gz"
 
 
 def test_a_package_without_a_wheel_for_this_platform_is_refused(sources, upstream, tmp_path):

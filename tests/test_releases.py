@@ -7,7 +7,7 @@ from fix_runs import VIRTUALENV, drive, runs_fixture, supervise_fixture  # noqa:
 from psycopg.rows import dict_row
 
 from kirby.core.errors import KirbyError, Unavailable
-from kirby.server import database, packages, releases, targets
+from kirby.server import database, files, packages, releases, targets
 from kirby.server.sources import Sources
 from kirby.server.supervisor import starter
 from kirby.server.virtualenvs import Virtualenvs
@@ -71,6 +71,10 @@ class House:
             cursor = database.driver(conn).cursor(row_factory=dict_row)
             return cursor.execute(query, params).fetchall()
 
+    def content(self, sha256):
+        with database.unit(self.engine) as conn:
+            return b"".join(files.read(database.driver(conn), sha256))
+
     def count(self, table):
         return self.rows(f"select count(*) as n from kirby.{table}")[0]["n"]
 
@@ -110,9 +114,9 @@ def test_a_release_with_the_sdk_keeps_that_too(house, sdk):
 def test_a_release_of_a_folder_keeps_its_wheel_and_its_jobs(house, tmp_path):
     house.upstream.add(a_wheel("middle", "2.0"))
     toml = "[tool.kirby.jobs.go]\nschedule = '@daily'\ntimeout = '5m'\n"
-    files = a_project("acme", "1.2", "middle", main=MAIN, points=POINTS, toml=toml)
+    project = a_project("acme", "1.2", "middle", main=MAIN, points=POINTS, toml=toml)
 
-    release_id, lock = house.release(lay(files, tmp_path / "acme"))
+    release_id, lock = house.release(lay(project, tmp_path / "acme"))
 
     row = house.row(release_id)
     assert (row["name"], row["kind"], row["version"]) == ("acme", "package", "1.2")
@@ -144,10 +148,10 @@ def test_the_same_again_is_the_same_release(house, tmp_path):
 
 
 def test_another_setting_of_a_job_is_another_release(house, tmp_path):
-    files = a_project("acme", main=MAIN, points=POINTS)
-    one, _ = house.release(lay(files, tmp_path / "acme"))
-    files["pyproject.toml"] += "\n[tool.kirby.jobs.go]\ntz = 'Europe/Brussels'\n"
-    other, _ = house.release(lay(files, tmp_path / "acme"))
+    project = a_project("acme", main=MAIN, points=POINTS)
+    one, _ = house.release(lay(project, tmp_path / "acme"))
+    project["pyproject.toml"] += "\n[tool.kirby.jobs.go]\ntz = 'Europe/Brussels'\n"
+    other, _ = house.release(lay(project, tmp_path / "acme"))
 
     assert one != other
     assert house.files(one) == house.files(other)
@@ -252,8 +256,8 @@ def host(house, server_dsn, tmp_path, monkeypatch):
 
 def test_a_host_builds_what_was_stored_while_no_index_is_there(house, host, tmp_path):
     house.upstream.add(a_wheel("middle", "2.0"), an_sdist("source", "3.0"))
-    files = a_project("acme", "1.0", "middle", "source", main=MAIN, points=POINTS)
-    release_id, _ = house.release(lay(files, tmp_path / "acme"))
+    project = a_project("acme", "1.0", "middle", "source", main=MAIN, points=POINTS)
+    release_id, _ = house.release(lay(project, tmp_path / "acme"))
     house.upstream_goes()
 
     folder = host(release_id)
@@ -285,6 +289,24 @@ def test_a_damaged_file_is_refused_by_a_host(house, host):
 
     with pytest.raises(KirbyError, match="is damaged, or not there"):
         host(release_id)
+
+
+def test_a_file_on_the_host_that_a_power_cut_spoilt_is_fetched_again(house, host, tmp_path):
+    house.upstream.add(a_wheel("six", "1.0"), a_wheel("good", "1.0"))
+    path = house.write("a.py", "# /// script\n# dependencies = ['six', 'good']\n# ///\n")
+    release_id, _ = house.release(path)
+    wheels = tmp_path / "host" / "wheels"
+    for filename, sha256 in house.files(release_id).items():
+        (wheels / sha256).mkdir(parents=True)
+        (wheels / sha256 / filename).write_bytes(house.content(sha256))
+    spoilt = next(wheels.glob("*/six*"))
+    spoilt.write_bytes(b"")
+
+    with pytest.raises(KirbyError):
+        host(release_id)
+    assert [file.name for file in wheels.glob("*/*")] == ["good-1.0-py3-none-any.whl"]
+
+    assert list(host(release_id).glob("lib/*/site-packages/six"))
 
 
 # The whole way, with a supervisor
@@ -340,9 +362,9 @@ def test_a_package_is_run_by_a_host_without_any_index(house, run, tmp_path):
         "[tool.kirby.jobs.command]\n"
         "command = ['python', '-c', 'import acme; print(acme.__name__)']\n"
     )
-    files = a_project("acme", "1.0", "middle", main=MAIN, points=POINTS, toml=toml)
+    project = a_project("acme", "1.0", "middle", main=MAIN, points=POINTS, toml=toml)
 
-    assert run(lay(files, tmp_path / "acme")) == [
+    assert run(lay(project, tmp_path / "acme")) == [
         ("succeeded", ["acme"]),
         ("succeeded", ["acme with middle 2.0"]),
         ("succeeded", []),

@@ -82,6 +82,17 @@ def test_files_go_as_they_are_shipped(spill, tmp_path):
     assert files(tmp_path) == []
 
 
+def test_a_spill_that_is_removed_is_not_in_the_way_of_the_next_one(spill, tmp_path):
+    spill.write([lines("first")])
+    following = Spill(tmp_path / "owner", 7)
+    following.write([lines("second")])
+
+    spill.close()
+
+    assert [each.text for each in rest(following)] == [b"second"]
+    following.close()
+
+
 def test_nobody_else_may_read_it(spill, tmp_path):
     spill.write([lines("x")])
 

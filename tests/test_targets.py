@@ -407,6 +407,14 @@ def test_a_requirement_that_is_an_sdist_only_is_built(read, upstream):
     assert [job.name for job in read("acme==1.0").jobs] == ["report", "sync"]
 
 
+def test_the_sdk_is_no_target(read, sdk, tmp_path):
+    path = write(tmp_path, *a_wheel("kirby", files={"kirby/__main__.py": ""}))
+
+    for text in (f"kirby=={sdk.version}", path):
+        with pytest.raises(Invalid, match="kirby is this server's own SDK: it offers no job"):
+            read(text)
+
+
 def test_a_requirement_that_is_nowhere_is_refused(read):
     with pytest.raises(Invalid, match="acme") as refused:
         read("acme==1.0")

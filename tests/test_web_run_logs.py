@@ -110,6 +110,18 @@ def test_a_search_that_takes_too_long_says_so(engine, run, conn):
                 run_logs.tail(reader, run, choice=run_logs.Choice.of(text="x"))
 
 
+def test_what_is_read_at_once_is_bounded_in_bytes_but_never_nothing(engine, run, conn, monkeypatch):
+    monkeypatch.setattr(run_logs, "MOST_BYTES", 1000)
+    say(conn, run, *("x" * 100 for _ in range(50)), "y" * 5000)
+
+    with database.unit(engine) as reader:
+        first = run_logs.after(reader, run)
+        last = run_logs.tail(reader, run)
+
+    assert 10 < len(first) < 18
+    assert [line.text[0] for line in last] == ["y"]
+
+
 # As a file
 
 

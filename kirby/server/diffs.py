@@ -223,7 +223,8 @@ def sentences(diff: Diff) -> Iterator[str]:
     if diff.source:
         added, removed = counts(diff)
         more = " and more" if diff.more else ""
-        yield f"source: {added} lines added, {removed} removed{more}"
+        lines = "line" if added == 1 else "lines"
+        yield f"source: {added} {lines} added, {removed} removed{more}"
 
 
 def sentence(change: Change) -> str:

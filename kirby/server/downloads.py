@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 60.0  # seconds without a byte
 TRIES = 3
+PAUSE = 0.5  # seconds before the second
 
 
 class Downloads:
@@ -32,6 +34,7 @@ class Downloads:
         self, origin: Sources, folder: Path, files: Iterable[LockedFile], *, copies: bool
     ) -> None:
         self._copies = copies
+        self._agent = f"kirby/{origin.sdk.version}"  # some places refuse Python's own
         self._hosted = origin.hosted
         self._stored = set(origin.hosted.stored([file.sha256 for file in files]))
         self._folder = folder
@@ -51,6 +54,7 @@ class Downloads:
             except (OSError, http.client.HTTPException) as error:
                 if attempt == TRIES - 1 or _is_final(error):
                     raise KirbyError(f"{file.filename} cannot be fetched: {_why(error)}") from None
+            time.sleep(PAUSE * 2**attempt)
 
     def _save(self, path: Path, file: LockedFile, pieces: Iterable[bytes]) -> None:
         hashed = hashlib.sha256()
@@ -66,7 +70,8 @@ class Downloads:
 
     def _download(self, file: LockedFile) -> Iterator[bytes]:
         parts = urlsplit(file.url)
-        request = urllib.request.Request(urlunsplit(_bare(parts)))  # noqa: S310 - http(s) only
+        request = urllib.request.Request(urlunsplit(_bare(parts)))  # noqa: S310 - checked by hash
+        request.add_header("User-Agent", self._agent)
         if login := _login(parts) or self._logins.get(_place(parts)):
             request.add_unredirected_header("Authorization", login)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310

@@ -19,7 +19,7 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import downloads, projects, pythons, sdk_wheel, uv
+from kirby.server import archives, downloads, projects, pythons, sdk_wheel, uv
 from kirby.server.pythons import Python
 from kirby.server.sdk_wheel import SdkWheel
 from kirby.server.sources import Serving, Sources
@@ -243,7 +243,9 @@ def _packages(toml: str, ours: Serving | None) -> Iterator[Package]:
 
 def _file(found: Mapping[str, Any], ours: Serving | None) -> LockedFile:
     url = str(found.get("url", ""))
-    filename = str(found.get("name") or unquote(urlsplit(url).path).rpartition("/")[2])
+    filename = str(found.get("name") or unquote(urlsplit(url).path)).rpartition("/")[2]
+    if not archives.FILENAME.fullmatch(filename):
+        raise Invalid(f"{filename!r:.100} is no name of a package's file")
     stored = ours.sha256(url) if ours else None
     digest = stored or str(found.get("hashes", {}).get("sha256", ""))
     if not digest:

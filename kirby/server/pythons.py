@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import platform
 import re
 import subprocess
@@ -109,9 +108,8 @@ def _fits(python: Python, requires: str | None) -> bool:
         raise Invalid(f"requires-python {requires!r} is not a version specifier") from None
 
 
-@functools.lru_cache(64)
 def _asked(request: str) -> Python | None:
-    """What uv finds; asked once in a process."""
+    """What uv finds."""
     folder = Path(tempfile.gettempdir())
     try:
         path = uv.run("python", "find", "--no-project", "--system", request, cwd=folder,

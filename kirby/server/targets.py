@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from kirby.core.errors import Invalid
-from kirby.server import archives, downloads, locks, needs, projects, pythons, scripts
+from kirby.server import archives, downloads, locks, needs, projects, pythons, scripts, sdk_wheel
 from kirby.server.archives import Archive
 from kirby.server.locks import Lock
 from kirby.server.needs import Needs
@@ -179,6 +180,7 @@ def _of_sdist(
 
 def _of_index(text: str, folder: Path, sources: Sources, python: str | None) -> Target:
     """A package that is hosted here, or else upstream."""
+    _check_name(canonicalize_name(Requirement(text).name))
     interpreter, into = pythons.find(None, python), folder / "index"
     lock = locks.resolve([text], sources, interpreter, alone=True)
     [file] = locks.fetch(lock, into, sources, interpreter, copies=True).files
@@ -212,6 +214,7 @@ def _is_requirement(text: str) -> bool:
 
 def _of_wheel(path: Path, filename: str, origin: str, project: Project) -> Target:
     archive = archives.inspect(path, filename)
+    _check_name(archive.name)
     return Target(
         name=archive.name,
         kind="package",
@@ -225,6 +228,11 @@ def _of_wheel(path: Path, filename: str, origin: str, project: Project) -> Targe
         wheel=path,
         metadata=archive.metadata,
     )
+
+
+def _check_name(name: str) -> None:
+    if name == sdk_wheel.NAME:
+        raise Invalid("kirby is this server's own SDK: it offers no job, list it as a dependency")
 
 
 # The jobs of a package

@@ -211,6 +211,8 @@ def _failure(errors: str, what: str) -> KirbyError:
         return KirbyError(_short(f"uv cannot write to this disk: {line}"))
     if UNREACHABLE.search(errors):
         return KirbyError(_short(f"the package index cannot be reached: {line}"))
+    if what != WRONG:  # it says so already, and not where in a temporary folder
+        line = re.sub(r"^Failed to build `[^`]*`: ", "", line)
     return Invalid(_short(f"{what}: {line}"))
 
 

@@ -180,7 +180,9 @@ class Virtualenvs:
         try:
             with self._opened("wheels") as held:
                 fcntl.flock(held, fcntl.LOCK_SH)
-                self._fill(building, lock, fetch(self.root / "wheels") if fetch else [])
+                files = fetch(self.root / "wheels") if fetch else []
+                with _damaged_files_go(files):
+                    self._fill(building, lock, files)
             _sync(building)
             if final.exists():  # its interpreter is gone, or it is not one of ours
                 final.rename(building.with_name(f"{lock.hash}.broken"))
@@ -253,10 +255,27 @@ def _sdk(lock: Lock, files: Sequence[Path]) -> Path | None:
     path = next((path for path in files if sdk_wheel.FILENAME.fullmatch(path.name)), None)
     if path is None:
         raise Invalid(f"the lock asks for SDK wheel {lock.sdk_sha256}, none is given")
-    given = hashlib.sha256(path.read_bytes()).hexdigest()
+    given = _digest(path)
     if given != lock.sdk_sha256:
         raise Invalid(f"the lock asks for SDK wheel {lock.sdk_sha256}, given is {given}")
     return path
+
+
+@contextlib.contextmanager
+def _damaged_files_go(files: Sequence[Path]) -> Iterator[None]:
+    """If they cannot be installed, remove those that a power cut spoilt: they are fetched again."""
+    try:
+        yield
+    except Invalid:
+        for path in files:
+            if HASH.fullmatch(path.parent.name) and _digest(path) != path.parent.name:
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:

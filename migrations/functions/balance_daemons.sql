@@ -1,7 +1,7 @@
 -- Move daemons' replicas gently: away from supervisors that drain, and, when a host came, to where there are
--- fewer. A move is a cancelled run; the next one of that replica is claimed where there is a place for it
--- (kirby.has_place). One at a time for each deployment, and a tenth of all (one at least) altogether, so that
--- what they do goes on meanwhile. Returns how many were asked to move.
+-- fewer. A move is a cancelled run; the next one of that replica is for its destination (kirby.has_place). One at a
+-- time for each deployment, and a tenth of all (one at least) altogether, so that what they do goes on meanwhile.
+-- Returns how many were asked to move.
 create or replace function kirby.balance_daemons()
   returns integer
   language plpgsql
@@ -22,7 +22,12 @@ begin
   while v_done < v_left loop
     select * into v_move from kirby.next_move() limit 1;
     exit when v_move.run_id is null;
-    perform kirby.cancel_run(v_move.run_id, v_move.reason, 'kirby');
+    begin
+      perform kirby.record_run(v_move.run_id, 'run_cancel_requested', jsonb_strip_nulls(jsonb_build_object(
+                'reason', v_move.reason, 'destination', v_move.destination)));
+    exception when sqlstate 'KB008' then
+      null;  -- it has just ended by itself
+    end;
     v_done := v_done + 1;
   end loop;
   return v_done;

@@ -17,7 +17,8 @@ create or replace function kirby.queue_run(
   p_retry_of bigint default null,
   p_version integer default null,
   p_losses smallint default 0,
-  p_canary boolean default false
+  p_canary boolean default false,
+  p_destination uuid default null
 )
   returns bigint
   language plpgsql
@@ -53,12 +54,12 @@ begin
 
   insert into kirby.run (deployment_id, environment_id, version, status, cause, actor, tick_at, replica, attempt,
                          restarts, retry_of, not_before, queued_at, priority, labels, canary, serial, turn, losses,
-                         ended_at, reason)
+                         destination, ended_at, reason)
   select p_deployment_id, v_deployment.environment_id, v_version.version,
          case when v_live is null then 'queued' else 'skipped' end, p_cause, p_actor, p_tick_at, p_replica, p_attempt,
          p_restarts, p_retry_of, n.at + p_delay, n.at, v_version.priority, v_version.labels, p_canary,
          p_replica is null and v_version.concurrency in ('queue', 'skip', 'replace'),
-         kirby.turn(n.at + p_delay, v_version.priority), p_losses,
+         kirby.turn(n.at + p_delay, v_version.priority), p_losses, p_destination,
          case when v_live is not null then n.at end, 'run ' || v_live || ' had not ended'
     from (select kirby.now() as at) n
   returning * into v_run;

@@ -1,5 +1,5 @@
 -- Take a run one step further: an event, the projection, and what follows from an end, in one
--- transaction. Steps: run_claimed {supervisor_id}, run_started {pid}, run_cancel_requested {reason},
+-- transaction. Steps: run_claimed {supervisor_id}, run_started {pid}, run_cancel_requested {reason, destination},
 -- run_succeeded, run_failed {exit_code | signal, reason}, run_cancelled, run_timed_out, run_lost
 -- {reason}; an end may carry {peak_memory (bytes), cpu_seconds, out_of_memory}. KB002: no such run.
 -- KB008: not possible from where the run is.
@@ -50,6 +50,7 @@ begin
          exit_code = (p_data ->> 'exit_code')::integer,
          signal = (p_data ->> 'signal')::integer,
          reason = coalesce(p_data ->> 'reason', r.reason),
+         destination = coalesce((p_data ->> 'destination')::uuid, r.destination),
          peak_memory = (p_data ->> 'peak_memory')::bigint,
          cpu_seconds = (p_data ->> 'cpu_seconds')::double precision,
          out_of_memory = coalesce((p_data ->> 'out_of_memory')::boolean, false),

@@ -1,6 +1,6 @@
 -- Queue the next run of a daemon's replica, if the deployment still has that replica. At once when the end was
 -- asked for or was not its fault; otherwise after a back-off that grows while it keeps ending within half a minute.
--- A replica of a canary comes back as one while its version is the canary.
+-- A replica of a canary comes back as one while its version is the canary; one that was moved, where it is to go.
 create or replace function kirby.restart_replica(p_run kirby.run)
   returns void
   language plpgsql
@@ -26,6 +26,7 @@ begin
     v_delay := kirby.backoff(v_restarts);
   end if;
   perform kirby.queue_run(p_run.deployment_id, 'daemon', 'kirby', null, p_run.replica, v_delay, 1::smallint, v_restarts,
-                          p_version => case when p_run.canary then p_run.version end, p_canary => p_run.canary);
+                          p_version => case when p_run.canary then p_run.version end, p_canary => p_run.canary,
+                          p_destination => case p_run.status when 'cancelled' then p_run.destination end);
 end;
 $$;

@@ -16,6 +16,8 @@ as $$
               filter (where e.type <> 'run_queued' and e.data ->> 'reason' is not null))[1] as reason,
            (array_agg(e.data ->> 'supervisor_id' order by e.position desc)
               filter (where e.data ->> 'supervisor_id' is not null))[1] as supervisor_id,
+           (array_agg(e.data ->> 'destination' order by e.position desc)
+              filter (where e.data ->> 'destination' is not null))[1] as destination,
            (array_agg(e.data ->> 'pid' order by e.position desc) filter (where e.data ->> 'pid' is not null))[1] as pid,
            (array_agg(e.data order by e.position desc) filter (where e.type = 'run_progress'))[1] as progress,
            max(e.recorded_at) filter (where e.type = 'run_started') as started_at,
@@ -34,6 +36,7 @@ as $$
            coalesce(q.priority, 0::smallint) as priority, coalesce(q.labels, '{}') as labels,
            coalesce(q.canary, false) as canary, coalesce(q.serial, false) as serial,
            coalesce(q.turn, q.not_before) as turn, coalesce(q.losses, 0::smallint) as losses,
+           s.destination::uuid,
            (s.progress ->> 'progress')::real as progress, s.progress ->> 'text' as progress_text,
            (s.data ->> 'peak_memory')::bigint as peak_memory,
            (s.data ->> 'cpu_seconds')::double precision as cpu_seconds,
@@ -49,13 +52,13 @@ as $$
    where ((t.deployment_id, t.environment_id, t.version, t.status, t.cause, t.actor, t.tick_at, t.replica,
            t.attempt, t.restarts, t.retry_of, t.not_before, t.queued_at, t.supervisor_id, t.pid, t.exit_code,
            t.signal, t.reason, t.started_at is null, t.ended_at is null, t.cancel_at is null, t.priority, t.labels,
-           t.canary, t.serial, t.turn, t.losses, t.progress, t.progress_text, t.peak_memory, t.cpu_seconds,
+           t.canary, t.serial, t.turn, t.losses, t.destination, t.progress, t.progress_text, t.peak_memory, t.cpu_seconds,
            t.out_of_memory)
           is distinct from
           (r.deployment_id, r.environment_id, r.version, r.status, r.cause, r.actor, r.tick_at, r.replica,
            r.attempt, r.restarts, r.retry_of, r.not_before, r.queued_at, r.supervisor_id, r.pid, r.exit_code,
            r.signal, r.reason, r.started_at is null, r.ended_at is null, r.cancel_at is null, r.priority, r.labels,
-           r.canary, r.serial, r.turn, r.losses, r.progress, r.progress_text, r.peak_memory, r.cpu_seconds,
+           r.canary, r.serial, r.turn, r.losses, r.destination, r.progress, r.progress_text, r.peak_memory, r.cpu_seconds,
            r.out_of_memory)
        or greatest(abs(extract(epoch from t.started_at - r.started_at)),
                    abs(extract(epoch from t.ended_at - r.ended_at)),

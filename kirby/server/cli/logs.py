@@ -116,22 +116,20 @@ class Reader:
 
     def _follow(self, dsn: str, engine: Engine) -> Iterator[list[Line]]:
         """All that comes until the run has ended, whatever becomes of the connection."""
-        ended = complained = False
+        complained = False
         while True:
             try:
                 with db.connect(dsn, application="kirby cli") as listener:
                     db.hear(listener, "kirby_log", "kirby_job")
                     while True:
-                        over = ended  # once more after the end: what came between the two looks
                         with database.unit(engine) as conn:
                             ended = runs.get(conn, self.run_id).ended_at is not None
                         yield from self._rest(engine)
                         complained = False
-                        if over:
+                        if ended:  # all lines are in the log before the end is
                             return
-                        if not ended:
-                            with db.kirby_errors():
-                                db.wait(listener, PATIENCE)
+                        with db.kirby_errors():
+                            db.wait(listener, PATIENCE)
             except Unavailable as error:
                 if not complained:
                     click.echo(f"waiting for the database: {error}", err=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import os
 import random
 import select
 import signal
@@ -28,15 +26,15 @@ from kirby.core.errors import (
     WrongSchema,
     WrongTransition,
 )
-from kirby.server import schema
 from kirby.server.settings import Settings
-from kirby.server.supervisor import run, values
+from kirby.server.supervisor import orders, run, values
 from kirby.server.supervisor.backlog import MOST, Backlog
 from kirby.server.supervisor.folder import Folder
 from kirby.server.supervisor.leader import Leader
 from kirby.server.supervisor.leftovers import Leftovers
 from kirby.server.supervisor.lines import said
 from kirby.server.supervisor.link import Link
+from kirby.server.supervisor.orders import Identity
 from kirby.server.supervisor.process import Process
 from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import End, Run
@@ -109,10 +107,12 @@ class Supervisor:
         spill: int = MOST,
     ) -> None:
         self.id = uuid.uuid4()
-        self._slots, self._labels, self._lease = slots, sorted(set(labels)), lease
+        self._slots, self._lease = slots, lease
         self._grace = GRACE if grace is None else grace
-        self._host = host or socket.gethostname()
         self._folder = Folder(data)
+        self._identity = Identity(
+            host or socket.gethostname(), str(self._folder.root), slots, sorted(set(labels)), lease
+        )
         self._wake = Wake()
         self._clock = Clock()
         self._leftovers = Leftovers(self._folder.spill)
@@ -173,7 +173,7 @@ class Supervisor:
         self._leader.start()
         if self._warmer:
             self._warmer.start()
-        log.info("supervisor %s: %s slots on %s", self.id, self._slots, self._host)
+        log.info("supervisor %s: %s slots on %s", self.id, self._slots, self._identity.host)
 
     def tick(self) -> None:
         """One pass over everything that is due; it waits for nothing but the database."""

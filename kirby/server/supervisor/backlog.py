@@ -227,7 +227,9 @@ class Backlog:
             self._add(queue, said(queue.run_id, "warning", text, self._at))
 
     def _is_much(self, queue: Queue) -> bool:
-        return self._memory > CALM or queue.memory > CALM / 4
+        if self._memory > CALM:
+            return queue.memory > LEAST_SHARE  # not a file for each of many quiet runs
+        return queue.memory > CALM / 4
 
     def _is_dropping(self, queue: Queue) -> bool:
         # Once lines are dropped, until there is room for more than the next few.

@@ -152,9 +152,9 @@ class Pump:
         for source in output.sources:
             self._selector.register(source.fd, selectors.EVENT_READ, (output, source))
 
-    def _read(self, output: Output, source: Source, most: int = READ) -> None:
+    def _read(self, output: Output, source: Source, most: int = 0) -> None:
         try:
-            data = os.read(source.fd, most)
+            data = os.read(source.fd, most or READ)
         except BlockingIOError:
             return
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import struct
 import threading
@@ -22,6 +23,8 @@ FATE = struct.Struct("<QQQ")
 # Checksum of what follows, size of the text, lines, time, stream, level.
 HEAD = struct.Struct("<IIId8s8s")
 CHECKED = struct.calcsize("<I")
+
+NUMBERS = itertools.count(1)  # of files, in their order; none is used again while one is removed
 
 UNREADABLE = "lines dropped: what was kept of them on disk cannot be read"
 
@@ -95,7 +98,6 @@ class Spill:
         self._folder = folder
         self._lock = threading.Lock()
         self._segments: deque[Segment] = deque()
-        self._number = 0
         self._closed = False
         self.unread = 0  # bytes
 
@@ -160,8 +162,7 @@ class Spill:
 
     def _create(self) -> Segment:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._number += 1
-        return Segment.create(self._folder / f"{self.run_id}-{self._number:09}")
+        return Segment.create(self._folder / f"{self.run_id}-{next(NUMBERS):09}")
 
 
 def runs_in(folder: Path) -> list[int]:

@@ -205,13 +205,11 @@ async def follow(
 ) -> AsyncIterator[str]:
     """All lines after a position as `write` has them, until the run has ended, or we stop."""
     hub: Hub = request.app.state.hub
-    over = False
     with hub.subscription(run_id) as woken:
         while not hub.closing.is_set():
             woken.clear()
-            was_over = over
             try:
-                over, lines, upto = await run_in_threadpool(
+                ended, lines, upto = await run_in_threadpool(
                     _piece, request, run_id, choice, position
                 )
             except Unavailable:  # stay, and look again
@@ -222,10 +220,9 @@ async def follow(
                 yield write(lines)
             if position < upto:
                 continue
-            if was_over:  # this look was after the end: what came before it is here too
+            if ended:  # all lines are in the log before the end is
                 return
-            if not over:
-                await _woken(woken)
+            await _woken(woken)
 
 
 def _piece(

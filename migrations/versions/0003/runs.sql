@@ -1,5 +1,6 @@
 -- turn: the run's place in the queue. serial: it does not start beside another run of its deployment.
--- losses: how often its host, or its memory, was what ended it (that costs no attempt).
+-- losses: how often its host, or its memory, was what ended it (that costs no attempt). destination: the supervisor
+-- that a daemon's replica is to move to, or was to come to.
 alter table kirby.run
   add priority      smallint not null default 0,
   add labels        text[]   not null default '{}',
@@ -7,6 +8,7 @@ alter table kirby.run
   add serial        boolean  not null default false,
   add turn          timestamptz,
   add losses        smallint not null default 0,
+  add destination   uuid,
   add progress      real     check (progress between 0 and 1),
   add progress_text text,
   add progress_at   timestamptz,
