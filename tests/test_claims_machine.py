@@ -10,6 +10,7 @@ KIRBY_TEST_EXAMPLES=20000 runs longer, with other examples each time.
 
 import json
 import os
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import psycopg
@@ -99,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         *self.workers, self.producer, self.person = self.house.actors
         self.names = [f"{self.topic}-{n}" for n in range(WORKERS)]
         self.ledgers = []
-        self.zombies = []  # (ledger, batch) whose worker does not know that it lost them
+        self.zombies = []  # (ledger, hand, fence) of workers who do not know that they lost it
         self.lanes = 1
         self.ids = {}
 
@@ -443,7 +444,7 @@ class Machine(RuleBasedStateMachine):
         if (worker := self.idle(number)) is None:
             return
         for ledger, hand in self.holding(worker):
-            self.zombies.append((ledger, hand))
+            self.zombies.append((ledger, hand, hand.fence))
             hand.worker = None
 
     def die(self, number, which, yes):
@@ -468,10 +469,10 @@ class Machine(RuleBasedStateMachine):
         """A worker was only stopped: it goes on where it was."""
         if (worker := self.idle(number)) is None:
             return
-        ledger, hand = self.zombies[which % len(self.zombies)]
-        if hand.fence is None or not hand.open:
+        ledger, hand, fence = self.zombies[which % len(self.zombies)]
+        if not hand.open:
             return
-        positions, batch, now = list(hand.open), self.as_batch(hand), self.now
+        positions, batch, now = list(hand.open), replace(self.as_batch(hand), fence=fence), self.now
 
         def act(conn):
             if what == "settle":
@@ -481,7 +482,7 @@ class Machine(RuleBasedStateMachine):
             return subscriptions.release(conn, batch, suspect=yes)
 
         def gives(_):
-            mine = ledger.hands.get(hand.claim_id) is hand and not hand.free
+            mine = ledger.hands.get(hand.claim_id) is hand and hand.fence == fence
             if what == "release":
                 if mine:
                     ledger.give_back(hand, blame=yes)
@@ -506,7 +507,7 @@ class Machine(RuleBasedStateMachine):
         lost = [each for n, each in enumerate(mine) if not keep & (1 << n)]
         kept = [hand.claim_id for ledger, hand in mine if (ledger, hand) not in lost]
         name = self.names[number]
-        gone = [(led, hand) for led, hand in self.zombies if self.holder(hand) == name]
+        gone = [(led, hand) for led, hand, _ in self.zombies if self.holder(hand) == name]
 
         def gives(_):
             for ledger, hand in lost + gone:

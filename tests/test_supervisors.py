@@ -285,7 +285,7 @@ def test_with_one_killed_and_one_stopped_every_run_ends_once(runs, spawn, until,
     assert {row["ends"] for row in ends(runs)} == {1}
     assert written_after_the_end(runs) == []
     assert runs.ask("select * from kirby.verify_runs()") == []
-    until(lambda: len(marked(mark)) == len(daemons), timeout=20)
+    until(lambda: len(marked(mark)) == len(daemons), timeout=30)
     for child in set(victims) - {killed}:
         child.send_signal(signal.SIGTERM)
     for child in victims:

@@ -31,6 +31,13 @@ begin
       v_new := kirby.append_special(v_topic, p_run_id, v_messages -> 'm');
     elsif v_topic.bands > 1 or v_topic.lanes_from > 0 then
       v_new := kirby.append_special(v_topic, p_run_id, v_messages);
+    elsif jsonb_array_length(v_messages) = 1 then  -- the same as below, in a tenth less time
+      insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents)
+      select n.position, v_topic.id, kirby.lane(n.k, n.position, v_topic.lanes),
+             n.k, coalesce(n.v, 'null'), n.h, p_run_id, n.p
+        from (select nextval('kirby.position') as position, m.*
+                from jsonb_to_recordset(v_messages) as m (k text, v jsonb, h jsonb, p bigint[])) n
+      returning array[position] into v_new;
     else
       with numbered as (
         select nextval('kirby.position') as position, m.k, m.v, m.h, m.p

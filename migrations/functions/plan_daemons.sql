@@ -53,6 +53,6 @@ begin
     perform kirby.cancel_run(v_row.id, v_row.reason, 'kirby');
     v_changes := v_changes + 1;
   end loop;
-  return v_changes;
+  return v_changes + kirby.roll_daemons();
 end;
 $$;

@@ -136,6 +136,8 @@ class Backlog:
         with self._changed:
             self._changed.wait_for(lambda: self._hurried or self._has_next(), timeout)
             if not self._has_next():
+                if self._hurried and self._queues:
+                    self._changed.wait(LINGER)  # until the disk has what it is being given
                 return None
             self._changed.wait_for(self._is_urgent, LINGER)
             owner, chosen = self._owner, self._choose()

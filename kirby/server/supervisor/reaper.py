@@ -18,7 +18,8 @@ import signal
 import sys
 import time
 
-ROUNDS = 50  # a process may fork while it is looked for: look until nothing is found
+ROUNDS = 50
+QUIET = 3  # looks that find nothing: a process may fork, and end, while it is looked for
 GATHER = 0.2  # seconds: runs that end together are looked for together
 
 
@@ -31,14 +32,16 @@ class Reaper:
 
     def end(self, runs: set[str] | None) -> None:
         """Kill all that belongs to these runs; None: to any."""
+        quiet = 0
         for _ in range(ROUNDS):
             found = self._find(runs)
             for pid in found:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-            if not found:
+            quiet = 0 if found else quiet + 1
+            if quiet == QUIET:
                 return
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def _find(self, runs: set[str] | None) -> set[int]:
         parents = {}
