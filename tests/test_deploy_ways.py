@@ -407,6 +407,25 @@ def test_the_form_keeps_what_the_last_deploy_was_asked_for(browser, cli, write):
     assert "changes version 1 in dev" in page
 
 
+def test_the_settings_of_a_job_with_another_name_are_changed(browser, cli, write):
+    write("nightly.py", SCRIPT.format(said="hello"))
+    cli("deploy", "nightly.py", "--as", "nights", "--timeout", "90s")
+    page = browser.get("/jobs/nights?env=dev").text
+    address = re.search(r'href="(/deploy/[^"]+)"', page)[1].replace("&amp;", "&")
+
+    form = browser.get(address).text
+    browser.post(
+        address.partition("?")[0],
+        data={"env": "dev", "do": "deploy", "as": "nights", "timeout": "2m"},
+    )
+
+    assert 'name="as" value="nights"' in form
+    assert 'name="timeout" value="90s"' in form
+    found = shown(cli, "nights")
+    assert (found["version"], found["timeout"]) == (2, 120)
+    assert [job["name"] for job in document(cli("job", "list", "--json"))] == ["nights"]
+
+
 def test_the_job_page_promotes_and_rolls_back(browser, cli, write):
     for number in (1, 2):
         write("nightly.py", SCRIPT.format(said=number))

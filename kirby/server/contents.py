@@ -119,6 +119,14 @@ def jobs(conn: Connection, release_id: int) -> tuple[JobSpec, ...]:
     return _jobs(row.jobs, row.source, row.filename) if row else ()
 
 
+def job_of(conn: Connection, release_id: int, name: str, entry: str) -> JobSpec | None:
+    """The job of a release that is deployed under that name, perhaps not its own."""
+    offered = jobs(conn, release_id)
+    named = [job for job in offered if job.name == name]
+    found = named or [job for job in offered if job.entry == entry]
+    return found[0] if found else None
+
+
 def _jobs(written: list[dict[str, Any]], source: str | None, filename: str) -> tuple[JobSpec, ...]:
     """As they were stored; the first releases did not store them, but were scripts."""
     if written or source is None:

@@ -135,11 +135,8 @@ def _variables(
 
 def _usual(conn: Connection, name: str, found: Mapping[str, Any]) -> dict[str, str]:
     """The variables that the job of a version sets itself, without a deploy's own."""
-    jobs = contents.jobs(conn, found["release_id"])
-    mine = [job for job in jobs if job.name == name] or [
-        job for job in jobs if job.entry == found["entry"]
-    ]
-    return dict(mine[0].settings.get("variables", {})) if mine else dict(found["variables"])
+    own = contents.job_of(conn, found["release_id"], name, found["entry"])
+    return dict(own.settings.get("variables", {}) if own else found["variables"])
 
 
 def _plan(

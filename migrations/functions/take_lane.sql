@@ -68,7 +68,7 @@ begin
                 and m.position > c.position and m.position <= v_horizon
               order by m.position limit 1) m
        where not (v_ordered and exists (select from kirby.claim o where o.id = c.claim_id))
-  
+         and (v_edge is null or (c.lane % v_band < v_edge) = v_canary)
        order by c.lane / v_width, random()
     loop
       v_claim := kirby.take_range(p_subscription, v_lane, v_horizon, p_run_id, p_limit, p_lease);

@@ -177,6 +177,8 @@ class Supervisor:
 
     def tick(self) -> None:
         """One pass over everything that is due; it waits for nothing but the database."""
+        if self._strays.was_silent():
+            self._fenced = self.id  # it was stopped: what it had started was killed
         self._watch.look(self._runs.values())
         try:
             if self._fenced == self.id:

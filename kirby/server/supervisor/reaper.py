@@ -107,7 +107,7 @@ def main(mark: str, folder: str, patience: str) -> None:
         if over and now >= end_at:
             reaper.end(over)
             over.clear()
-        elif now - heard_at > float(patience):
+        elif now - heard_at > float(patience) and not select.select([0], [], [], 0)[0]:
             reaper.end(None)
     reaper.end(None)
 

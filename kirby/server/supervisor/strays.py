@@ -15,6 +15,7 @@ log = logging.getLogger("kirby.supervisor")
 
 REAPER = Path(__file__).with_name("reaper.py")
 EVERY = 1.0  # seconds between two signs of life
+NEARLY = 0.9  # of the patience: the reaper's clock and ours need not agree to the instant
 MARK = "KIRBY_SUPERVISOR"
 
 
@@ -31,8 +32,10 @@ class Strays:
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._alive_at = 0.0
+        self._sign_at = time.monotonic()
 
     def start(self) -> None:
+        self._sign_at = time.monotonic()
         arguments = [self.mark, str(self._folder), str(self._patience)]
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", str(REAPER), *arguments],
@@ -50,12 +53,17 @@ class Strays:
         """A sign of life, once a second; the reaper is started again if somebody killed it."""
         if self._process is None or time.monotonic() < self._alive_at:
             return
-        self._alive_at = time.monotonic() + EVERY
+        self._sign_at = time.monotonic()
+        self._alive_at = self._sign_at + EVERY
         if self._process.poll() is not None:
             log.warning("the process that ends what runs leave behind was killed: a new one starts")
             self._close()
             self.start()
         self._write(b"alive\n")
+
+    def was_silent(self) -> bool:
+        """Whether there was no sign of life for so long that everything may have been killed."""
+        return time.monotonic() - self._sign_at > NEARLY * self._patience
 
     def ended(self, run_id: int) -> None:
         """End what this run left running, whatever its session and parent."""

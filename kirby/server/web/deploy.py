@@ -34,7 +34,7 @@ from kirby.server.database import unit
 from kirby.server.deployments import Deployed
 from kirby.server.plans import Order, Plan
 from kirby.server.sources import Sources
-from kirby.server.targets import Target
+from kirby.server.targets import JobSpec, Target
 from kirby.server.web import api, pages, uploads
 
 FIELDS = (
@@ -186,7 +186,7 @@ def _page(
         release = contents.get(conn, request.path_params["release_id"])
         alone = _alone(release, given)
         if kept and alone:
-            given = {**_kept(conn, environment.name, alone.name), **given}
+            given = {**_kept(conn, environment.name, _called(alone, given)), **given}
         found = []
         try:
             made = _plans(conn, release, given, environment.name)
@@ -194,7 +194,8 @@ def _page(
         except KirbyError as error:
             problem = problem or str(error)
             status = status if kept else max(status, pages.status_of(error))
-        deployed = deployments.find(conn, environment.name, alone.name) if alone else None
+        called = _called(alone, given) if alone else ""
+        deployed = deployments.find(conn, environment.name, called)
     context: dict[str, Any] = {
         "release": release,
         "alone": alone,
@@ -216,11 +217,16 @@ def _plans(
     return list(proposals.plan_release(conn, release, _order(given, environment)))
 
 
-def _alone(release: Contents, given: Mapping[str, str]) -> Any:
+def _alone(release: Contents, given: Mapping[str, str]) -> JobSpec | None:
     """The one job that the page is about; None: all of several."""
     if len(release.jobs) == 1:
         return release.jobs[0]
     return next((job for job in release.jobs if job.name == given.get("job")), None)
+
+
+def _called(alone: JobSpec, given: Mapping[str, str]) -> str:
+    """What the one job is called there."""
+    return given.get("as") or alone.name
 
 
 def _order(given: Mapping[str, str], environment: str) -> Order:
@@ -249,11 +255,10 @@ def _kept(conn: Connection, environment: str, name: str) -> dict[str, str]:
     if deployed is None:
         return {}
     stored = deployments.version_content(conn, *deployed)
-    offered = contents.jobs(conn, stored["release_id"])
-    own = [job for job in offered if job.name == name]
-    if not own:
+    own = contents.job_of(conn, stored["release_id"], name, stored["entry"])
+    if own is None:
         return {}
-    [plan] = plans.of(Order(environment), "package", own)
+    [plan] = plans.of(Order(environment), "package", [own])
     usual = deployments.content(plan, stored["release_id"])
     differ = {key: value for key, value in stored.items() if value != usual[key]}
     kept = {key: text for key in FIELDS if (text := _text(key, differ, usual))}

@@ -42,6 +42,7 @@ def show(request: Request) -> Response:
             "versions": jobs.versions(conn, job),
             "places": jobs.places(conn, job.name),
             "policies": list(_policies(job)),
+            "own": contents.job_of(conn, job.release_id, job.name, job.entry),
             "done": pages.word(request, "done"),
             "may": _may(request),
         }
