@@ -57,6 +57,7 @@ def api(site, give):
         return client.request(method, f"/api/v1{path}", **options)
 
     given = {"developer": give("developer")}
+    ask.site = site
     return ask
 
 

@@ -81,7 +81,8 @@ def test_a_deploy_of_something_wrong_is_refused(source, options, text, refused, 
 
 @pytest.mark.parametrize(
     ("target", "text"),
-    [("nothing.py", "there is no such file"), (".", "no pyproject.toml"), ("/dev/null", "not a file"),
+    [("nothing.py", "there is no such file"), (".", "no pyproject.toml"),
+     ("/dev/null", "not a file"),
      ("notes.txt", "must be a .py file"), ("Ünï.py", "job name")],
 )  # fmt: skip
 def test_a_deploy_of_what_is_no_script_is_refused(target, text, refused, tmp_path):

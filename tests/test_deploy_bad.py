@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501 - a line of a table is a case
 
+from dataclasses import replace
+
 import pytest
 from fix_deploy import acme
 from fix_kirby import contents
@@ -28,6 +30,7 @@ BAD = {
     "a dependency that is not there": (BLOCK.format('dependencies = ["no-such-thing>=1"]'), {}, 400, "no-such-thing"),
     "a bad dependency": (BLOCK.format('dependencies = ["a b c"]'), {}, 400, "job.py:2: dependency 'a b c' is not valid"),
     "another Python": (BLOCK.format('requires-python = ">=4"'), {}, 400, "needs Python >=4"),
+    "an old Python": (PLAIN, {"python": "2.7"}, 400, "'2.7' is no version of Python"),
     "a function that is not there": (NO_FUNCTION, {}, 400, "module acme has no sent"),
     "a module that is not there": (NO_MODULE, {}, 400, "there is no module acme.sending"),
     "no job in it": (NO_JOB, {}, 400, "offers no job"),
@@ -159,6 +162,30 @@ def test_a_token_of_another_environment(site, give, dsn):
     assert (refused.status_code, allowed.status_code) == (403, 201)
     assert "is for the environment dev, not for prod" in refused.json()["error"]
     assert contents(dsn)["deployment"] == before["deployment"] + 1
+
+
+def test_an_index_that_is_down_is_not_the_callers_fault(
+    cli, api, upstream, monkeypatch, write_job, dsn
+):
+    monkeypatch.setenv("KIRBY_INDEX_URL", "http://127.0.0.1:1/simple")
+    api.site.state.settings = replace(
+        api.site.state.settings, index_url="http://127.0.0.1:1/simple"
+    )
+    source = BLOCK.format('dependencies = ["some-thing"]')
+    write_job(source)
+    before = contents(dsn)
+
+    on_line = cli("deploy", "job.py")
+    over_api = api("POST", "/deploy", files={"file": of(source)})
+
+    assert (on_line.code, on_line.out, on_line.err.count("\n")) == (1, "", 1)
+    assert (over_api.status_code, list(over_api.json())) == (503, ["error"])
+    assert contents(dsn) == before
+
+
+@pytest.fixture
+def write_job(tmp_path):
+    return lambda source: (tmp_path / "job.py").write_text(source)
 
 
 MOVES = {

@@ -143,8 +143,14 @@ def check_all(conn: Connection, made: Iterable[Plan], order: Order) -> None:
     """The same for everything that an order asks for."""
     for plan in made:
         check(conn, plan)
-        if order.canary is not None and plan.kind != "daemon":
+        if order.canary is None:
+            continue
+        if plan.kind != "daemon":
             raise Invalid(f"{plan.name} is {plan.kind}: a canary is for daemons")
+        if find(conn, plan.environment, plan.name) is None:
+            raise Invalid(
+                f"{plan.name} is not deployed in {plan.environment} yet: without --canary"
+            )
 
 
 def _check_kind(conn: Connection, plan: Plan) -> None:

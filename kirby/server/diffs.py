@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,6 +16,7 @@ from kirby.server.contents import Contents
 from kirby.server.plans import Plan
 from kirby.server.variables import Effective
 
+PLACE = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@.*")
 MOST_LINES = 2000  # of differences in source
 LONGEST = 60  # characters of a value in a line
 SECTIONS = ("release", "requirements", "variables", "schedule", "topics", "policies")
@@ -250,12 +251,17 @@ def counts(diff: Diff) -> tuple[int, int]:
 
 def marked(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The lines of a unified diff, each with what it is: file, place, added, removed or same."""
-    heads = {
-        number + offset
-        for number, (line, following) in enumerate(pairwise(lines))
-        for offset in (0, 1)
-        if line.startswith("--- ") and following.startswith("+++ ")
-    }
-    kinds = {"@": "place", "+": "added", "-": "removed"}
-    for number, line in enumerate(lines):
-        yield "file" if number in heads else kinds.get(line[:1], "same"), line
+    old = new = 0  # lines that the place before announced and that are still to come
+    for line in lines:
+        if place := PLACE.fullmatch(line) if old <= 0 and new <= 0 else None:
+            old, new = (int(count or 1) for count in place.groups())
+            yield "place", line
+        elif old <= 0 and new <= 0:
+            yield "file", line
+        else:
+            old -= not line.startswith("+")
+            new -= not line.startswith("-")
+            yield KINDS.get(line[:1], "same"), line
+
+
+KINDS = {"+": "added", "-": "removed"}

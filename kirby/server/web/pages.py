@@ -191,8 +191,8 @@ def refuse(request: Request, error: Exception) -> Response:
 
 
 def status_of(error: Exception) -> int:
-    """The HTTP status of an error that Kirby raised on purpose."""
-    return next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
+    """The HTTP status of an error raised on purpose; 503: it is not the caller's fault."""
+    return next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
 
 
 def refuse_http(request: Request, error: Exception) -> Response:
