@@ -172,7 +172,7 @@ def test_a_token_of_a_run_that_ended_opens_nothing(sdk):
         subscription_id, _ = subscriptions.subscribe(conn, "orders", "job")
         sdk.conn.execute("select kirby.record_run(%s, 'run_cancelled')", [run_id])
 
-        with pytest.raises(Denied, match="it was revoked, its run has ended"):
+        with pytest.raises(Denied, match="it was revoked, has expired, its run has ended"):
             subscriptions.claim(conn, subscription_id, 1)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 from fix_deploy import made_release
-from fix_runs import Runs
+from fix_runs import Runs, drive, supervise_fixture  # noqa: F401
 
 from kirby.core.errors import Invalid, Taken
 from kirby.server import database, deployments, plans, targets
@@ -278,3 +278,62 @@ def test_replicas_of_none_stop_a_daemon_without_forgetting_it(deploy):
 def test_a_reason_that_is_a_book_is_refused(deploy):
     with pytest.raises(Invalid, match="the reason is 1,001 characters: at most 1,000"):
         deploy(replace(NIGHTLY, reason="x" * 1001))
+
+
+# What runs already
+
+WAITING = """
+import pathlib, time
+print("at work", flush=True)
+while not pathlib.Path({path!r}).exists():
+    time.sleep(0.02)
+print("version {version}")
+"""
+
+
+@pytest.fixture
+def under_way(deploy, supervise, ask, tmp_path):
+    """Version 1 is at work; version 2 is deployed by ``asked``. The supervisor, and the file that
+    lets a run end."""
+    path = tmp_path / "go on"
+
+    def begin(**asked):
+        deploy(NIGHTLY, WAITING.format(path=str(path), version=1))
+        supervisor = supervise()
+        trigger(ask)
+        drive(supervisor, lambda: ask("select from kirby.log_line where text = 'at work'"))
+        deploy(NIGHTLY, WAITING.format(path=str(path), version=2), **asked)
+        return supervisor, path
+
+    return begin
+
+
+def trigger(ask):
+    ask("select kirby.queue_run(d.id, 'manual', 'test') from kirby.deployment d")
+    ask("select pg_notify('kirby_run', '')")
+
+
+def ended(ask):
+    return ask("select from kirby.run having bool_and(ended_at is not null)")
+
+
+def test_a_run_goes_on_at_its_version_and_the_next_one_takes_the_new(under_way, ask):
+    supervisor, path = under_way()
+    trigger(ask)
+    path.touch()
+    drive(supervisor, lambda: ended(ask))
+
+    assert ask("select version, status from kirby.run order by id") == [
+        {"version": 1, "status": "succeeded"},
+        {"version": 2, "status": "succeeded"},
+    ]
+    said = ask("select run_id, text from kirby.log_line where text like 'version%%' order by 1")
+    assert [row["text"] for row in said] == ["version 1", "version 2"]
+
+
+def test_a_run_of_an_older_version_is_stopped_when_that_is_asked(under_way, ask):
+    supervisor, _ = under_way(replace=True)
+    drive(supervisor, lambda: ended(ask))
+
+    [run] = ask("select version, status, reason from kirby.run")
+    assert run == {"version": 1, "status": "cancelled", "reason": "replaced by version 2"}

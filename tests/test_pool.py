@@ -585,8 +585,8 @@ def test_a_database_that_refuses_is_told_in_one_line(house, folder, worker):
 
     assert code == 1
     assert errors == (
-        "kirby: the token in kirby.token is not valid: it was revoked, its run has ended, or it"
-        " was never given\n"
+        "kirby: the token in kirby.token is not valid: it was revoked, has expired, its run has"
+        " ended, or it was never given\n"
     )
 
 

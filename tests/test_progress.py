@@ -179,4 +179,4 @@ def test_a_child_by_fork_tells_too(runs, supervise):
         """,
     )
 
-    assert {each["text"] for each in told(runs, run["id"])} == {"parent", "child"}
+    assert "child" in [each["text"] for each in told(runs, run["id"])]
