@@ -179,6 +179,17 @@ def test_a_run_tells_what_it_used(runs, supervise):
     assert not run["out_of_memory"]
 
 
+def test_a_small_program_is_not_charged_with_the_supervisors_own_memory(runs, supervise):
+    """The kernel's figure of a process begins with what it was forked from."""
+    ballast = bytearray(150_000_000)
+    run_id = runs.start("sleep 0.5", filename="small.sh")
+
+    drive(supervise(), ended(runs, run_id))
+
+    assert 100_000 < runs.get(run_id)["peak_memory"] < 20_000_000
+    assert len(ballast)
+
+
 def test_what_it_started_counts_too(runs, supervise):
     source = """
         import subprocess, sys

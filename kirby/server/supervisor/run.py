@@ -168,7 +168,7 @@ class Run:
             return {}
         meter = self.process.meter
         used: dict[str, Any] = {
-            "peak_memory": meter.peak_memory,
+            "peak_memory": meter.peak_memory or None,
             "cpu_seconds": round(meter.cpu_seconds, 3),
         }
         is_killed = exit.signal == signal.SIGKILL or exit.code == 128 + signal.SIGKILL

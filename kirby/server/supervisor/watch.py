@@ -12,7 +12,6 @@ from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import Run
 from kirby.server.supervisor.strays import Strays
 
-SAMPLE = 2.0  # seconds between two looks at what runs use
 NO_PIDFD = 0.05  # seconds between two looks at a process whose end nothing tells
 
 
@@ -36,7 +35,6 @@ class Watch:
         self._say, self._clear = say, clear
         self._grace = grace
         self._dying: list[Run] = []  # not ours any more, and killed
-        self._sample_at = 0.0
 
     def look(self, runs: Iterable[Run]) -> None:
         """See which processes ended; end those whose time is over, kill those that did not."""
@@ -49,11 +47,9 @@ class Watch:
             self._dying.remove(each)
             self._over(each)
             self._clear(each.id)
-        if now >= self._sample_at:
-            self._sample_at = now + SAMPLE
-            for each, process in under_way:
-                if not each.end:
-                    process.meter.sample()
+        for each, process in under_way:
+            if not each.end and process.meter.sample_at <= now:
+                process.meter.sample()
 
     def _look_at(self, run: Run, process: Process, now: float) -> None:
         if exit := process.ended():
@@ -89,6 +85,7 @@ class Watch:
         """When to look again, on the monotonic clock."""
         under_way = [each for each in runs if each.process and not each.end]
         dues = [each.due_at(self._pump.heard_at(each.id)) for each in under_way]
+        dues += [each.process.meter.sample_at for each in under_way if each.process]
         if any(child.fileno() < 0 for child in self.processes(runs)):
             dues.append(time.monotonic() + NO_PIDFD)
         return min(dues, default=math.inf)
