@@ -9,7 +9,7 @@ from fix_sdk import house_fixture, scripts_fixture  # noqa: F401
 from kirby.sdk.behind import Behind
 
 WORKER = """
-    loop.AHEAD, loop.WORTH = 1, -1.0  # always
+    loop.AHEAD, loop.WORTH, loop.MUCH = 1, -1.0, 10.0  # always
     loop.FIRST_LIMIT = 8
     loop.Server._adapt = lambda *_: None
     loop.POLL = 0.2

@@ -240,7 +240,8 @@ def test_the_order_of_keys_holds_over_threads_and_processes(house, worker, until
     for key in range(keys):
         mine = [number for number, *_ in done if number % keys == key]
         assert mine == list(range(key, count, keys))
-    assert len({(pid, thread) for _, pid, thread in done}) > 3
+    shares = collections.Counter((pid, thread) for _, pid, thread in done)
+    assert len(shares) > 3, shares
 
 
 def test_a_script_with_threads_keeps_the_order_of_keys(house, scripts, until):

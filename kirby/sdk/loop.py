@@ -25,7 +25,7 @@ FIRST_LIMIT = 100
 FIRST_TASKS = 10  # who knows how long they take, and others may be idle
 MAX_LIMIT = 1000
 AHEAD = 50  # messages of a batch from which on it is settled while the next is handled
-WORTH = 0.001  # seconds that it took
+WORTH, MUCH = 0.001, 0.03  # seconds that it took, at the least and at the most
 
 
 class Held:
@@ -91,11 +91,12 @@ class Server:
 
     def _goes_ahead(self, batch: Batch, done: work.Work, count: int, seconds: float) -> bool:
         """Whether the next batch may be handled before this one is settled: there is a backlog, and
-        no message would wait for long in our hands. For less than ``WORTH`` it is not worth it."""
+        no message would wait for long in our hands. For less than ``WORTH`` it is not worth it; beyond
+        ``MUCH`` settling is a small part of it, and the second lane is better in another's hands."""
         whole = self.consumer.first == 0 and count == len(batch.positions)
         many = count >= self.consumer.limit and count >= AHEAD
         plain = not done.changes and not done.failures and not self.consumer.stop.asked
-        return whole and many and plain and WORTH < seconds < SLICE / 2
+        return whole and many and plain and WORTH < seconds < MUCH
 
     def _handle(self, batch: Batch, first: int, held: Held) -> tuple[work.Work, int]:
         """Run the handler until the batch ends or it is enough: what was done, and how many.
@@ -179,20 +180,19 @@ def turn(servers: Sequence[Server], rota: Rota, stop: Stop) -> bool:
     for index, server in enumerate(servers):
         if stop.asked:
             break
-        if (server.holds or rota.take(index)) and _slice(server, stop):
-            rota.again(index)
+        if (server.holds or rota.take(index)) and server.step():
+            rota.again(index)  # first of all: other threads may take of it meanwhile
+            _go_on(server, stop)
             busy = True
     return busy
 
 
-def _slice(server: Server, stop: Stop) -> bool:
-    """So many batches as fit: what comes message by message after a death would take for ever if
-    the other streams had a slice after each."""
+def _go_on(server: Server, stop: Stop) -> None:
+    """So many batches as fit into a slice: what comes message by message after a death would take
+    for ever if the other streams had a slice after each."""
     until = time.monotonic() + SLICE
-    busy = server.step()
-    while busy and server.holds and not stop.asked and time.monotonic() < until:
+    while server.holds and not stop.asked and time.monotonic() < until:
         server.step()
-    return busy
 
 
 @contextlib.contextmanager

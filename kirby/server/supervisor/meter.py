@@ -12,6 +12,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 CGROUPS = Path("/sys/fs/cgroup")
 KILLS = "oom_kill"
+INHERITED = 1.05  # times our own peak: the kernel counts in batches, so it is not to the byte
 FIRST, LONGEST = 0.05, 2.0  # seconds between two looks: often at first, since many runs are short
 
 
@@ -48,7 +49,8 @@ class Meter:
 
     def add(self, usage: resource.struct_rusage) -> None:
         """The kernel's own count, of the process and of the children that it waited for."""
-        memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > self._begin else 0
+        ours = max(self._begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > INHERITED * ours else 0
         self._note(memory, usage.ru_utime + usage.ru_stime)
 
     def was_out_of_memory(self) -> bool:

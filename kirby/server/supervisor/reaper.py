@@ -17,6 +17,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 ROUNDS = 50
 QUIET = 3  # looks that find nothing: a process may fork, and end, while it is looked for
@@ -30,10 +31,12 @@ class Reaper:
         self._mark = f"KIRBY_SUPERVISOR={mark}".encode()
         self._folder = os.path.realpath(folder)
 
-    def end(self, runs: set[str] | None) -> None:
-        """Kill all that belongs to these runs; None: to any."""
+    def end(self, runs: set[str] | None, unless: Callable[[], object] = lambda: False) -> None:
+        """Kill all that belongs to these runs, None: to any; look again, `unless` there is news."""
         quiet = 0
         for _ in range(ROUNDS):
+            if unless():
+                return
             found = self._find(runs)
             for pid in found:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -87,6 +90,10 @@ def _descends(pid: int, found: set[int], parents: dict[int, int]) -> bool:
     return False
 
 
+def _hears() -> object:
+    return select.select([0], [], [], 0)[0]
+
+
 def main(mark: str, folder: str, patience: str) -> None:
     reaper = Reaper(mark, folder)
     over: set[str] = set()
@@ -107,8 +114,8 @@ def main(mark: str, folder: str, patience: str) -> None:
         if over and now >= end_at:
             reaper.end(over)
             over.clear()
-        elif now - heard_at > float(patience) and not select.select([0], [], [], 0)[0]:
-            reaper.end(None)
+        elif now - heard_at > float(patience):
+            reaper.end(None, unless=_hears)  # who is back starts runs at once, which are to live
     reaper.end(None)
 
 

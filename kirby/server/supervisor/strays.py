@@ -14,7 +14,7 @@ from pathlib import Path
 log = logging.getLogger("kirby.supervisor")
 
 REAPER = Path(__file__).with_name("reaper.py")
-EVERY = 1.0  # seconds between two signs of life
+EVERY = 1.0  # seconds between two signs of life, but at least four in the time of the patience
 NEARLY = 0.9  # of the patience: the reaper's clock and ours need not agree to the instant
 MARK = "KIRBY_SUPERVISOR"
 
@@ -30,6 +30,7 @@ class Strays:
         self.mark = secrets.token_hex(8)
         self._folder = folder
         self._patience = patience
+        self._every = min(EVERY, patience / 4)
         self._process: subprocess.Popen[bytes] | None = None
         self._alive_at = 0.0
         self._sign_at = time.monotonic()
@@ -50,11 +51,11 @@ class Strays:
             os.set_blocking(self._process.stdin.fileno(), False)
 
     def alive(self) -> None:
-        """A sign of life, once a second; the reaper is started again if somebody killed it."""
+        """A sign of life, now and then; the reaper is started again if somebody killed it."""
         if self._process is None or time.monotonic() < self._alive_at:
             return
         self._sign_at = time.monotonic()
-        self._alive_at = self._sign_at + EVERY
+        self._alive_at = self._sign_at + self._every
         if self._process.poll() is not None:
             log.warning("the process that ends what runs leave behind was killed: a new one starts")
             self._close()
