@@ -91,8 +91,8 @@ class Server:
 
     def _goes_ahead(self, batch: Batch, done: work.Work, count: int, seconds: float) -> bool:
         """Whether the next batch may be handled before this one is settled: there is a backlog, and
-        no message would wait for long in our hands. For less than ``WORTH`` it is not worth it; beyond
-        ``MUCH`` settling is a small part of it, and the second lane is better in another's hands."""
+        no message would wait for long in our hands. For less than ``WORTH`` it is not worth it;
+        beyond ``MUCH`` settling is little of it, and another worker needs the lane more."""
         whole = self.consumer.first == 0 and count == len(batch.positions)
         many = count >= self.consumer.limit and count >= AHEAD
         plain = not done.changes and not done.failures and not self.consumer.stop.asked
