@@ -139,7 +139,7 @@ def test_whoever_interrupts_it_is_told_how_to_go_on(follow, run, conn, dsn):
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["five"]
 
 
-def test_following_goes_on_when_the_database_was_away(follow):
+def test_following_goes_on_when_the_database_was_away(follow, until):
     root = Path(tempfile.mkdtemp(prefix="kirby-test-", dir=fix_postgres.fast_folder()))
     server = Postgres(root)
     server.start()
@@ -153,6 +153,7 @@ def test_following_goes_on_when_the_database_was_away(follow):
 
         os.kill(server.pid, signal.SIGKILL)
         assert child.stderr.readline().startswith("waiting for the database: ")
+        until(lambda: not server.alive)
         server.start()
         with psycopg.connect(server.dsn(), autocommit=True) as conn:
             say(conn, run, "after")
