@@ -112,6 +112,22 @@ def test_where_libpq_has_no_pipelines_a_transaction_does_it(house, bouncer, as_r
     assert left_behind(dsn) == CLEAN
 
 
+@pytest.mark.parametrize("statement", ["select 1", "select 1/0"])
+def test_nothing_follows_the_end_of_a_transaction(pooled, tmp_path, statement):
+    """A Flush behind the Sync raced with the pooler, which closed connections or lost them."""
+    conn = session.get().connection
+    trace = tmp_path / "trace"
+    with open(trace, "w") as file:
+        conn.pgconn.trace(file.fileno())
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            conn.execute(statement)
+        conn.pgconn.untrace()
+    lines = [line.split("\t") for line in trace.read_text().splitlines()]
+    sent = [line[3] for line in lines if line[1] == "F"]
+    assert sent[-1] == "Sync"
+    assert sent.count("Sync") == 1
+
+
 def test_an_error_leaves_the_connection_usable(pooled):
     conn = session.get().connection
     for _ in range(3):
@@ -228,7 +244,7 @@ def test_two_workers_and_a_pool_of_two_do_everything_once_though_the_pool_is_cut
     for worker in workers:
         worker.signal()
         code, errors = worker.end()
-        assert (code, errors.count(POOLED)) == (0, 1)
+        assert (code, errors.count(POOLED)) == (0, 1), errors
     assert sorted(pooled.values("bills")) == list(range(400))
     assert pooled.backlog() == 0
 

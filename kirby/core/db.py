@@ -107,9 +107,16 @@ def translated(error: psycopg.Error) -> Exception:
         return Denied(f"this login has no right to that: {one_line(error)}")
     if isinstance(error, psycopg.errors.ProgramLimitExceeded):
         return Invalid(f"too much at once: {one_line(error)}")
-    if isinstance(error, psycopg.OperationalError) and state[:2] in ("", "08", "57"):
+    if is_lost(error):
         return Unavailable(f"the connection to the database was lost: {one_line(error)}")
     return error
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether it says that the connection is gone; libpq's own words for it come as any error."""
+    if not error.sqlstate:
+        return isinstance(error, psycopg.OperationalError) or type(error) is psycopg.DatabaseError
+    return isinstance(error, psycopg.OperationalError) and error.sqlstate[:2] in ("08", "57")
 
 
 def listen(channel: str) -> sql.Composed:

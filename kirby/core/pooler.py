@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -55,7 +55,16 @@ class Pooled(psycopg.Connection[Any]):
 
     def unit(self) -> AbstractContextManager[Any]:
         """What is done in it is one transaction: in one round trip if libpq can."""
-        return self.pipeline() if psycopg.Pipeline.is_supported() else self.transaction()
+        return self._unflushed() if psycopg.Pipeline.is_supported() else self.transaction()
+
+    @contextmanager
+    def _unflushed(self) -> Iterator[None]:
+        self._pipeline = Unflushed(self)
+        try:
+            with self._pipeline:
+                yield
+        finally:
+            self._pipeline = None
 
     @contextmanager
     def transaction(self, *args: Any, **kwargs: Any) -> Iterator[psycopg.Transaction]:
@@ -65,6 +74,17 @@ class Pooled(psycopg.Connection[Any]):
                 if is_outermost:
                     self.present()
                 yield transaction
+
+
+class Unflushed(psycopg.Pipeline):
+    """A pipeline that ends with its Sync, where psycopg sends a Flush after it.
+
+    When that Flush comes, the pooler may have given the connection to somebody else: pgbouncer
+    before 1.21 then closes it, or keeps another one for us for ever (its issue 759).
+    """
+
+    def _fetch_gen(self, *, flush: bool) -> Generator[Any, Any, None]:
+        return super()._fetch_gen(flush=False)
 
 
 class Cursor(psycopg.Cursor[Any]):
