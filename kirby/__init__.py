@@ -12,7 +12,8 @@ from kirby.core.errors import (
     WrongSchema,
 )
 from kirby.sdk.configuration import config
-from kirby.sdk.failures import Retry
+from kirby.sdk.effects import Effect, effect
+from kirby.sdk.failures import InDoubt, Retry
 from kirby.sdk.limits import SoftTimeLimit
 from kirby.sdk.messages import Message
 from kirby.sdk.progress import progress
@@ -28,8 +29,10 @@ __all__ = [
     "Conflict",
     "CurrentTask",
     "Denied",
+    "Effect",
     "Expired",
     "Fenced",
+    "InDoubt",
     "Invalid",
     "KirbyError",
     "Message",
@@ -49,6 +52,7 @@ __all__ = [
     "WrongSchema",
     "config",
     "current_task",
+    "effect",
     "progress",
     "result",
     "run",

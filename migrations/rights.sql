@@ -25,7 +25,20 @@ grant execute on function
   kirby.next_due(integer[]),
   kirby.retract(text, text),
   kirby.task_status(text, text),
-  kirby.get_entries(text, text[], text, text, integer),
+  kirby.get_entries(text, text[], text, text, integer, text, text, boolean),
+  kirby.get_entries_at(text, timestamptz, bigint, text[], text, text, integer),
+  kirby.get_history(text, text, bigint, integer),
+  kirby.declare_columns(text, jsonb),
+  kirby.fly(text, text, double precision, text, double precision), kirby.land(text, text, text),
+  kirby.declare(integer, jsonb),
+  kirby.serve(integer, text, jsonb),
+  kirby.begin_effect(text, text, integer, bigint, integer, boolean, uuid),
+  kirby.confirm_effect(bigint),
+  kirby.open_shadow(integer, text, text, text),
+  kirby.begin_export(jsonb, text),
+  kirby.export_messages(bigint, text, bigint, integer, text),
+  kirby.export_entries(bigint, text, text, integer, text),
+  kirby.end_export(bigint, text),
   kirby.report_progress(double precision, text)
 to kirby_worker, kirby_server;
 
@@ -37,9 +50,19 @@ grant insert, update, delete on
   kirby.job, kirby.file, kirby.file_chunk, kirby.package, kirby.package_file, kirby.release, kirby.release_file,
   kirby.deployment, kirby.deployment_version, kirby.tick, kirby.supervisor, kirby.lease, kirby.variable, kirby.token, kirby.account, kirby.session, kirby.login_failure
 to kirby_server;
+grant insert, update, delete on kirby.mask, kirby.pull to kirby_server;
 grant insert on kirby.log_line to kirby_server;
 grant usage on sequence kirby.position to kirby_server;
 
 grant select on
   kirby.event_log
+to kirby_auditor;
+
+-- States of the past, for whoever reads the views of the present.
+grant execute on function
+  kirby.state_at(text, text, timestamptz, bigint, text, text),
+  kirby.state_diff(text, text, timestamptz, timestamptz, bigint, bigint, text),
+  kirby.state_blame(text, text, text),
+  kirby.typed_integer(jsonb), kirby.typed_number(jsonb), kirby.typed_text(jsonb), kirby.typed_boolean(jsonb),
+  kirby.typed_time(jsonb)
 to kirby_auditor;

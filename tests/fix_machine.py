@@ -65,7 +65,7 @@ class Rows:
                 yield f"message {position} is in hands by itself, and its row is {row}"
         for position, row in self.due.items():
             settled_with = [c for c in ranges if c["lane"] == row["lane"] and position <= c["last"]]
-            if row["reason"] == "done" and not settled_with:
+            if row["reason"] == "done" and not settled_with and not self._to_come(row):
                 yield f"message {position} is noted as done for nothing"
             idle = row["endless"] and not row["parked"] and row["reason"] not in ("waiting", "done")
             if idle and position not in held:
@@ -74,6 +74,13 @@ class Rows:
         for cursor in self.cursors:
             if cursor["delivered"] != cursor["counted"]:
                 yield f"the cursor counts wrong: {cursor}"
+
+    def _to_come(self, row):
+        """Whether its lane was moved back behind it."""
+        return any(
+            cursor["lane"] == row["lane"] and cursor["position"] < row["position"]
+            for cursor in self.cursors
+        )
 
     def _waiting_for_nothing(self, mode, on_failure, held):
         holding = {

@@ -91,6 +91,7 @@ class Machine(RuleBasedStateMachine):
     """One topic, its subscriptions, three workers, a producer and a person."""
 
     house: House
+    kind = Ledger
 
     def __init__(self):
         super().__init__()
@@ -120,7 +121,7 @@ class Machine(RuleBasedStateMachine):
             opened, _ = subscriptions.subscribe(
                 self.admin, self.topic, mode, mode, on_failure=on_failure, max_attempts=max_attempts
             )
-            self.ledgers.append(Ledger(opened, mode, on_failure, max_attempts))
+            self.ledgers.append(self.kind(opened, mode, on_failure, max_attempts))
         for worker, name in zip(self.workers, self.names, strict=True):
             worker.conn.execute("select set_config('kirby.holder', %s, false), setseed(0)", [name])
             worker.conn.commit()

@@ -14,6 +14,11 @@ import test_delays
 import test_limits
 import test_ranges
 import test_retries
+import test_rewind_keys
+import test_rewind_states
+import test_rewinds
+from fix_rewind import rewinder_fixture  # noqa: F401
+from test_rewind_states import house_fixture  # noqa: F401
 
 from kirby.server.paths import MIGRATIONS
 
@@ -123,7 +128,7 @@ MUTANTS = {
     # What is done by itself
     "done without a note": (
         "close_due",
-        {"if found then": "if false then"},
+        {"if found or exists (": "if false and exists ("},
         test_retries.test_what_was_done_by_itself_does_not_come_again_with_a_range_that_covers_it,
     ),
     "a note that is forgotten while a range covers it": (
@@ -329,11 +334,97 @@ MUTANTS = {
     ),
     "a limit that is looked at before it is locked": (
         "settle",
-        {"    v_own := kirby.own_subscription(v_claim.subscription_id);\n    select * into v_claim"
-         " from kirby.claim c where c.id = p_claim_id and c.fence = p_fence for update;":
-         "    select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence ="
-         " p_fence for update;\n    v_own := kirby.own_subscription(v_claim.subscription_id);"},
+        {"    v_own := kirby.own_subscription(v_claim.subscription_id);\n    perform":
+         "    perform",
+         "c.fence = p_fence for update;":
+         "c.fence = p_fence for update;\n    v_own :="
+         " kirby.own_subscription(v_claim.subscription_id);"},
         test_claim_races.test_the_limits_of_a_subscription_and_what_expires,
+    ),
+    # Rewinds
+    "a batch beyond the end of what comes again": (
+        "take_range",
+        {"v_horizon := least(p_horizon, v_part.until)": "v_horizon := p_horizon"},
+        test_rewinds.test_a_batch_is_all_replay_or_all_live,
+    ),
+    "a rewind that leaves what is in hands": (
+        "move_lane",
+        {"delete from kirby.claim c\n   where": "delete from kirby.claim c\n   where false and"},
+        test_rewinds.test_what_is_in_hands_is_fenced_off_and_has_no_effect,
+    ),
+    "what comes for the first time is marked": (
+        "replay_headers",
+        {"f.position is not null": "false"},
+        test_rewinds.test_what_was_never_settled_comes_unflagged,
+    ),
+    "a failed replay that is not marked": (
+        "file_failures",
+        {"if p_claim.rewind_id is not null then": "if false then"},
+        test_rewinds.test_a_failure_of_a_replay_stays_flagged_and_one_of_a_first_delivery_does_not,
+    ),
+    "what waits for a replay is not marked": (
+        "open_claim",
+        {"if v_claim.rewind_id is not null then": "if false then"},
+        test_rewinds.test_what_waits_for_a_failed_replay_is_a_replay_too,
+    ),
+    "done by itself, and comes again with its lane": (
+        "close_due",
+        {"n.position < p_position": "false"},
+        test_rewinds.test_a_delayed_message_comes_when_it_is_due_and_once,
+    ),
+    "a lane that does not go on where it was": (
+        "leave_part",
+        {"greatest(position, v_part.upto)": "position"},
+        test_rewinds.test_until_it_comes_again_and_then_the_lane_goes_on_where_it_was,
+    ),
+    "an abort that forgets what was never settled": (
+        "drop_parts",
+        {"perform kirby.file_fresh(": "perform kirby.file_fresh(s, 0::smallint, null) from kirby."
+         "subscription s where false; perform ("},
+        test_rewinds.test_aborted_it_goes_on_where_it_was_and_loses_nothing,
+    ),
+    "a pause that hands out": (
+        "replay_room",
+        {"'preparing', 'paused', 'aborting'": "'preparing', 'aborting'"},
+        test_rewinds.test_paused_and_resumed,
+    ),
+    "a range at the end of the part that is cut": (
+        "rewind_parts",
+        {"greatest(v_part.until, max(c.last)": "least(v_part.until, max(c.last)"},
+        test_rewinds.test_until_within_what_is_in_hands_keeps_the_order_of_a_key,
+    ),
+    "states that are set back before all has arrived": (
+        "prepare_rewind",
+        {"if v_waits <> '{}' then\n    return false;": "if false then\n    return false;",
+         "case when v_waits = '{}' then": "case when true then"},
+        test_rewind_states.test_it_waits_for_what_is_on_its_way_downstream,
+    ),
+    "states that are set back to the wrong version": (
+        "set_keys_back",
+        {"m.position < c.position": "m.position <= c.position"},
+        test_rewind_states.test_what_was_there_before_the_point_stays,
+    ),
+    "an abort that leaves the states": (
+        "take_back",
+        {"array_agg(p_rewind.position))": "array_agg(9223372036854775807::bigint))"},
+        test_rewind_states.test_aborted_with_live_messages_the_figures_are_exact,
+    ),
+    "live messages that do not come again on top": (
+        "take_back",
+        {"if v_part.messages > 0 then": "if false then"},
+        test_rewind_states.test_aborted_with_live_messages_the_figures_are_exact,
+    ),
+    "keys whose holder keeps its fence": (
+        "move_keys",
+        {"fence = default, ": ""},
+        test_rewind_keys.test_what_is_in_hands_of_the_key_is_given_back_with_another_fence,
+    ),
+    "keys that come out of turn": (
+        "move_keys",
+        {"case when v_ordered then 'waiting' else 'ready' end": "'ready'",
+         "case when v_ordered then 'infinity' else kirby.now() end": "kirby.now()",
+         "set reason = 'waiting', due_at = 'infinity', parked_at = null": "set parked_at = null"},
+        test_rewind_keys.test_other_keys_never_wait,
     ),
 }  # fmt: skip
 

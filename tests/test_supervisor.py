@@ -162,6 +162,7 @@ def test_a_run_gets_its_variables_and_none_of_the_servers(runs, supervise, monke
     assert "kirby_worker" in got["KIRBY_DSN"]
     assert got["KIRBY_RUN"] == str(run_id)
     assert (got["KIRBY_JOB"], got["KIRBY_ENVIRONMENT"]) == ("greedy", "dev")
+    assert got["KIRBY_RELEASE"].startswith("greedy ")
     assert got["PATH"].startswith(f"{VIRTUALENV}/bin:")
 
 

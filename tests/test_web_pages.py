@@ -28,6 +28,11 @@ PAGES = {
     "/states/totals?prefix=E": ("totals", "flights", "EV"),
     "/states/rates": ("rates", "1.08", "usd"),
     "/states/totals/key?key=EV": ("EV", "<del>1</del>", "first value"),
+    "/states/totals?at=1h": ("totals", "As it was on", "The state was empty then"),
+    "/states/totals/diff?from=1h": ("Differences", "added", "UA"),
+    "/topics/orders/rewind": ("Rewind", "Show the plan", "Set states back first"),
+    "/rewinds": ("Rewinds", "Nothing was rewound", "--plan"),
+    "/effects": ("Effects", "No effect yet", "In doubt"),
     "/health": ("Health", "host-1", "job_event"),
 }
 EMPTY = {
@@ -36,6 +41,7 @@ EMPTY = {
     "/runs": "kirby job trigger NAME --env prod",
     "/topics": "kirby topic publish orders",
     "/states": "There is no state in prod",
+    "/rewinds": "kirby rewind TOPIC --to 2h --plan --env prod",
 }
 MISSING = [
     "/jobs/nothing",

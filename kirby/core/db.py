@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_loads
 
 from kirby.core import payload, pooler
+from kirby.core.backends import answered
 from kirby.core.errors import BY_SQLSTATE, Conflict, Denied, Invalid, Unavailable, WrongSchema
 
 Connection = psycopg.Connection[Any]
@@ -132,6 +133,7 @@ def configure(conn: Connection, settings: Mapping[str, str]) -> None:
         conn.execute(CONFIGURE, [list(settings), list(settings.values())])
 
 
+@answered
 def hear(conn: Connection, *channels: str) -> None:
     """Listen to these channels; behind a pooler, do nothing."""
     if not is_pooled(conn):
@@ -139,6 +141,7 @@ def hear(conn: Connection, *channels: str) -> None:
             conn.execute(listen(channel))
 
 
+@answered
 def wait(conn: Connection, seconds: float) -> set[str]:
     """Return the channels that were heard, or nothing after so many seconds (behind a pooler)."""
     if is_pooled(conn):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from kirby.core.errors import Invalid
 
+VARIABLE = "KIRBY_DSN"
 FOLDER = ".kirby"
 FILE = "dsn"
 
 
 def find(environ: Mapping[str, str], folder: Path | None = None) -> str:
     """Return the DSN. Raises Invalid, saying what to do, if there is none."""
-    if dsn := environ.get("KIRBY_DSN"):
+    if dsn := environ.get(VARIABLE):
         return dsn
     start = (folder or Path.cwd()).resolve()
     for above in (start, *start.parents):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kirby.core import db
+from kirby.core.backends import answered
 from kirby.core.db import Connection, kirby_errors
 from kirby.core.errors import WrongSchema
 
@@ -22,6 +23,7 @@ class Greeting:
     run_id: int | None
 
 
+@answered
 def greet(
     conn: Connection, *, token: str | None, environment: str | None, holder: str = ""
 ) -> Greeting:
@@ -46,6 +48,7 @@ def greet(
     return Greeting(name, run_id)
 
 
+@answered
 def resume(conn: Connection, claims: Sequence[int]) -> None:
     """Go on after a lost connection with these claims.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,25 +10,29 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from kirby.core.backends import answered
 from kirby.core.db import Connection, kirby_errors, scalar
 
 LEASE = timedelta(seconds=15)
+NEVER = math.inf  # seconds until something comes up in what will not grow any more
 LIMITS = ("max_in_flight", "rate", "key_in_flight", "key_rate")
 MAX_LIMIT = 1_000_000_000
 
 SUBSCRIBE = "select subscription_id, topic_id from kirby.subscribe(%s, %s, %s, %s, %s)"
 CLAIM = """
     select claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at,
-           run_ids, parents
+           run_ids, parents, dense
       from kirby.claim(%s, %s, %s, p_flush => false)
 """
 SETTLE = """
     select topics, claim_id, fence, attempt, positions, keys, payloads, headers, recorded_at,
-           run_ids, parents
+           run_ids, parents, dense
       from kirby.settle(%s, %s, %s::jsonb, %s::jsonb, p_upto => %s, p_next => %s, p_lease => %s,
                         p_failures => %s)
 """
 LIMIT = "select kirby.limit_subscription(%s, %s)"
+OPEN_SHADOW = "select subscription_id, topic_id, until from kirby.open_shadow(%s, %s, %s, %s)"
+SERVE = "select kirby.serve(%s, %s, %s)"
 NEXT_DUE = "select kirby.next_due(%s)"
 RENEW = "select kirby.renew(%s, %s, %s)"
 RELEASE = "select kirby.release(%s, %s, %s)"
@@ -40,6 +45,7 @@ class Batch:
 
     The lists have one item for each message, in the order of the log; ``headers`` and
     ``parents`` are None if no message has any. ``attempt`` counts deliveries, this one included.
+    ``dense``: no message of the lane is left out between them.
     """
 
     claim_id: int
@@ -52,6 +58,7 @@ class Batch:
     recorded_at: list[datetime]
     run_ids: list[int | None]
     parents: list[list[int] | None] | None
+    dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class Settled:
     next: Batch | None
 
 
+@answered
 def subscribe(
     conn: Connection,
     topic: str,
@@ -110,19 +118,47 @@ def subscribe(
     return subscription_id, topic_id
 
 
+def open_shadow(
+    conn: Connection, shadow_id: int, topic: str, name: str, mode: str
+) -> tuple[int, int, int] | None:
+    """Open the subscription of a shadow: its id, the topic's, and the last position to handle.
+
+    None for a topic that the shadow does not read.
+    """
+    with kirby_errors():
+        [row] = conn.execute(OPEN_SHADOW, [shadow_id, topic, name, mode]).fetchall()
+    return None if row[0] is None else row
+
+
+@answered
 def limit(conn: Connection, subscription_id: int, limits: Mapping[str, float | None]) -> None:
     """Set max_in_flight, rate, key_in_flight, key_rate; None is no limit. Raises Invalid."""
     with kirby_errors():
         conn.execute(LIMIT, [subscription_id, Jsonb(dict(limits))])
 
 
+@answered
+def serve(
+    conn: Connection, subscription_id: int, on_replay: str, declaration: dict[str, Any]
+) -> None:
+    """Say how it is going to be served: what becomes of replays (process, ignore, divert, dry_run),
+    and what the code says of itself (kirby.declare). Raises Invalid."""
+    with kirby_errors():
+        conn.execute(SERVE, [subscription_id, on_replay, Jsonb(declaration)])
+
+
+@answered
 def next_due(conn: Connection, subscription_ids: Sequence[int]) -> float | None:
-    """In how many seconds something comes up that no new message announces; None: nothing."""
+    """In how many seconds something comes up that no new message announces; None: nothing.
+
+    NEVER: a folder is at its end.
+    """
     with kirby_errors():
         seconds = scalar(conn, NEXT_DUE, [list(subscription_ids)])
     return None if seconds is None else float(seconds)
 
 
+@answered
 def claim(conn: Connection, subscription_id: int, limit: int) -> Batch | None:
     """Claim the next batch, or None if there is nothing to do."""
     with kirby_errors():
@@ -130,6 +166,7 @@ def claim(conn: Connection, subscription_id: int, limit: int) -> Batch | None:
     return Batch(*row) if row else None
 
 
+@answered
 def settle(
     conn: Connection,
     batch: Batch,
@@ -153,18 +190,21 @@ def settle(
     return Settled(topics or [], Batch(*following) if following[0] is not None else None)
 
 
+@answered
 def renew(conn: Connection, batch: Batch) -> None:
     """Keep the claim for another lease. Raises Fenced if it was lost."""
     with kirby_errors():
         conn.execute(RENEW, [batch.claim_id, batch.fence, LEASE])
 
 
+@answered
 def release(conn: Connection, batch: Batch, *, suspect: bool = False) -> None:
     """Give the claim back at once, unsettled; ``suspect`` if its handling broke off."""
     with kirby_errors():
         conn.execute(RELEASE, [batch.claim_id, batch.fence, suspect])
 
 
+@answered
 def bury(
     conn: Connection, holders: Sequence[str], lost: Sequence[Lost] = (), *, suspect: bool
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
+from kirby.core.backends import answered
 from kirby.core.db import Connection, kirby_errors, scalar
 
 STATUS = "select * from kirby.task_status(%s, %s)"
@@ -28,6 +29,7 @@ class Status:
     result: dict[str, Any] | None
 
 
+@answered
 def status(conn: Connection, topic: str, id: str) -> Status:
     """What became of the task with this id in the topic of its kind."""
     with kirby_errors(), conn.cursor(row_factory=class_row(Status)) as cursor:
@@ -35,6 +37,7 @@ def status(conn: Connection, topic: str, id: str) -> Status:
     return found
 
 
+@answered
 def now(conn: Connection) -> datetime:
     """What the clock of the database says: the only clock there is."""
     with kirby_errors():

@@ -11,6 +11,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
+from kirby.core.backends import answered
 from kirby.core.db import Connection, is_pooled, kirby_errors, scalar
 from kirby.core.errors import Invalid
 
@@ -56,6 +57,7 @@ def checked_name(name: object) -> str:
     )
 
 
+@answered
 def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], list[int]]:
     """Publish and change states in one transaction; both are JSON documents (kirby.write).
 
@@ -66,6 +68,7 @@ def write(conn: Connection, messages: str, mutations: str) -> tuple[list[int], l
     return positions, topics
 
 
+@answered
 def write_all(conn: Connection, documents: Iterable[str]) -> tuple[list[int], list[int]]:
     """Publish documents one after the other in one transaction; as ``write``.
 
@@ -82,6 +85,21 @@ def write_all(conn: Connection, documents: Iterable[str]) -> tuple[list[int], li
     return positions, sorted({topic for _, found in rows for topic in found})
 
 
+@answered
+def change_all(conn: Connection, documents: Iterable[str]) -> list[int]:
+    """Change states by documents one after the other in one transaction (kirby.write), all or none.
+
+    Returns the ids of the topics that were written to. Raises Conflict.
+    """
+    written: set[int] = set()
+    with kirby_errors(), conn.transaction():
+        for each in documents:
+            [(_, topics)] = conn.execute(WRITE, ["{}", each]).fetchall()
+            written.update(topics)
+    return sorted(written)
+
+
+@answered
 def open(
     conn: Connection, topic: str, *, lanes: int | None = None, bands: int | None = None
 ) -> int:
@@ -93,6 +111,7 @@ def open(
         return int(scalar(conn, OPEN, [topic, lanes, bands]))
 
 
+@answered
 def retract(conn: Connection, topic: str, id: str) -> bool:
     """Take a message back by the id it was published under; whether nobody had it in hands yet.
 
@@ -107,12 +126,14 @@ def channel(topic_id: int) -> str:
     return f"kirby_topic_{topic_id}"
 
 
+@answered
 def notify(conn: Connection, topics: list[int]) -> None:
     """Wake the readers of these topics. Only a hint: they poll as well."""
     with kirby_errors():
         conn.execute(NOTIFY, [topics])
 
 
+@answered
 def read(
     conn: Connection,
     topic: str,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from kirby.core import folder
 from kirby.core.errors import Invalid, NotFound
 
 MISSING = object()
@@ -26,6 +27,8 @@ def config(name: str, default: Any = MISSING, *, type: Callable[[str], Any] = st
     text = os.environ.get(name)
     if text is None and (fd := os.environ.get("KIRBY_VALUES_FD")):
         text = _large(fd, os.environ.get("KIRBY_RUN", "")).get(name)
+    if text is None:
+        text = folder.variables(os.environ).get(name)
     if text is None:
         if default is MISSING:
             raise NotFound(f"the variable {name} is not set: 'kirby config set {name}=…' sets it")

@@ -7,41 +7,67 @@ import random
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import psycopg
 
 from kirby.core import subscriptions, topics
+from kirby.core.db import Connection
 from kirby.core.errors import Conflict, Fenced, Invalid, KirbyError
 from kirby.core.subscriptions import Batch
-from kirby.sdk import session, work
+from kirby.sdk import session, shadows, work
 from kirby.sdk.behind import Behind
+from kirby.sdk.stamps import Origin, release
 from kirby.sdk.stop import Stop
 from kirby.sdk.streams import DEFAULT, Policy
 
 SOON = 0.02  # seconds between looks at what should be there and is not
 
 
+class NotShadowed(Invalid):
+    """A shadow does not read this topic."""
+
+
 class Consumer:
     """One subscription of one thread: the batch it holds, and how to get the next."""
 
     def __init__(
-        self, mine: session.Session, topic: str, name: str, limit: int, policy: Policy = DEFAULT
+        self,
+        mine: session.Session,
+        topic: str,
+        name: str,
+        limit: int,
+        policy: Policy = DEFAULT,
+        *,
+        job: str | None = None,
+        lists: bool = False,
+        declared: dict[str, Any] | None = None,
     ) -> None:
         self._session = mine
         self._topic = topic
         self._name = name
         self._policy = policy
+        self._declared = {
+            "job": job or name,
+            "release": release(),
+            "on_replay": policy.on_replay,
+            **(declared or {}),
+        }
         self.limit = limit
         self.batch: Batch | None = None
         self.first = 0  # the first message of the batch that is not settled
         self._next: list[Batch] = []  # those that are claimed and come after it
         self._settling: tuple[Batch, Behind[subscriptions.Settled]] | None = None
         self.stop = Stop()
+        self.until: int | None = None  # of a shadow: the last position that it handles
         self.id, self.topic_id = mine.persist(self._subscribe)
+        self.origin = Origin(topic, job or name, self.id, lists=lists, on_replay=policy.on_replay)
         mine.holding(self._claims)
 
     def _subscribe(self) -> tuple[int, int]:
         conn = self._session.connection
+        if (shadow := shadows.current()) is not None:
+            return self._open_shadow(conn, shadow)
         found, topic_id = subscriptions.subscribe(
             conn,
             self._topic,
@@ -53,7 +79,24 @@ class Consumer:
         limits = {name: limit for name, limit in self._policy.limits.items() if limit is not None}
         if limits:  # others are an operator's to set
             subscriptions.limit(conn, found, limits)
+        subscriptions.serve(conn, found, self._policy.on_replay, self._declared)
         return found, topic_id
+
+    def _open_shadow(self, conn: Connection, shadow: int) -> tuple[int, int]:
+        mode = "ordered" if self._policy.ordered else "shared"
+        found = subscriptions.open_shadow(conn, shadow, self._topic, self._name, mode)
+        if found is None:
+            raise NotShadowed(f"shadow {shadow} does not read topic {self._topic}")
+        subscription_id, topic_id, self.until = found
+        return subscription_id, topic_id
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come: of a shadow, once there is nothing at hand."""
+        if self.until is None or self.holds:
+            return False
+        mine = self._session
+        return mine.persist(lambda: subscriptions.next_due(mine.connection, [self.id])) is None
 
     def listen(self) -> None:
         """Have the session woken by what is published to the topic."""
@@ -178,8 +221,10 @@ class Consumer:
                     failures=done.failures,
                 )
             )
-        except Invalid:
+        except Invalid as error:
             if next == 0:
+                if done.beware():  # a value did not merge: the message at fault is found out now
+                    raise Conflict(str(error)) from error
                 raise
             return self._persist_settle(batch, done, upto, 0)
 
@@ -211,6 +256,9 @@ def pause(mine: session.Session, consumers: Sequence[Consumer], poll: float, sto
     when it is time to stop."""
     ids = [consumer.id for consumer in consumers]
     planned = mine.persist(lambda: subscriptions.next_due(mine.connection, ids), lambda: stop.asked)
+    if planned == subscriptions.NEVER:
+        stop.asked = True
+        return 0.0
     jittered = poll * random.uniform(0.75, 1.25)  # noqa: S311
     return jittered if planned is None else min(jittered, max(planned, SOON))
 

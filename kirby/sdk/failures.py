@@ -27,6 +27,12 @@ class Retry(KirbyError):
         self.countdown = countdown
 
 
+class InDoubt(KirbyError):
+    """Raised by an effect that was begun and not confirmed, and cannot be repeated: nobody knows
+    whether it happened. The message is parked; a person looks, and says `kirby effect resolve`.
+    """
+
+
 def pause_of(error: BaseException) -> float | None:
     """How long a handler wants its message to wait; None: a back-off."""
     return error.countdown if isinstance(error, Retry) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from kirby.core.errors import Conflict, Denied, Unavailable, WrongSchema
 from kirby.core.subscriptions import Batch, Failure
-from kirby.sdk import session, work
+from kirby.sdk import declared, session, stamps, work
 from kirby.sdk.consumer import Consumer, Renewal, pause
 from kirby.sdk.failures import MAX_ERROR, Retry, pause_of, story, tell
 from kirby.sdk.messages import Message
@@ -58,7 +58,16 @@ class Server:
         self.stream = stream
         first = FIRST_TASKS if isinstance(stream, Task) else FIRST_LIMIT
         limit = stream.batch or first
-        self.consumer = Consumer(mine, stream.topic, name, limit, stream.policy)
+        self.consumer = Consumer(
+            mine,
+            stream.topic,
+            name,
+            limit,
+            stream.policy,
+            job=mine.job if isinstance(stream, Task) else name,
+            lists=stream.batch is not None,
+            declared=declared.of(stream.function, stream.to),
+        )
         self.consumer.stop = stop
         self._held = Held()
 
@@ -103,34 +112,47 @@ class Server:
 
         A message that fails leaves nothing behind but a failure; those of its key wait for it.
         """
-        total = len(batch.positions) - first
-        width = total if self.stream.batch is not None else 1
         until = time.monotonic() + SLICE
-        with work.entered(work.Work()) as done:
-            for count in range(0, total, width):
-                at = range(first + count, first + count + width)
+        with work.entered(work.Work(origin=self.consumer.origin)) as done:
+            for at in stamps.parts(batch, first, lists=self.consumer.origin.lists):
                 try:
                     self._handle_some(done, batch, at, held)
                 except Unavailable:
                     done.undo()
-                    return done, count  # the database went away: nobody's fault, tried again
+                    return done, at[0] - first  # the database went away: nobody's fault
                 enough = done.size >= SLICE_BYTES or time.monotonic() >= until
                 if enough or self.consumer.stop.asked:
-                    return done, count + width
-        return done, total
+                    return done, at[-1] + 1 - first
+        return done, len(batch.positions) - first
 
     def _handle_some(self, done: work.Work, batch: Batch, at: range, held: Held) -> None:
         """Handle one message, or a list of them, and note what failed."""
+        if (until := self.consumer.until) is not None:
+            at = range(at[0], at[0] + sum(batch.positions[index] <= until for index in at))
+            if not at:
+                return
         if len(at) == 1 and held.has(batch.keys[at[0]]):
             done.failures.append(Failure(batch.positions[at[0]], "wait"))
             return
+        policy = self._on_replay(batch, at[0])
+        if policy == "ignore":
+            return
         try:
             self.stream.handle(done, batch, at[0], at[-1])
+            if policy == "divert":
+                done.divert()
+            elif policy == "dry_run":
+                done.undo()
         except (Unavailable, Denied, WrongSchema):
             raise
         except Exception as error:
             done.undo()
             self._fail(done, batch, at, held, error)
+
+    def _on_replay(self, batch: Batch, index: int) -> str:
+        policy = self.stream.policy.on_replay
+        plain = policy == "process" or not stamps.replayed(batch, index)
+        return "process" if plain else policy
 
     def _fail(self, done: work.Work, batch: Batch, at: range, held: Held, error: Exception) -> None:
         """File a failure for each message; of a list, each is then tried by itself."""
@@ -168,6 +190,8 @@ def serve(mine: session.Session, servers: Sequence[Server], stop: Stop) -> None:
         while not stop.asked:
             if turn(servers, rota, stop):
                 heard = mine.heard() if len(servers) > 1 else set()
+            elif all(consumer.over for consumer in consumers):
+                return
             elif (heard := idle(mine, stop, consumers) or set()) == set():
                 rota.wake(None)
             for channel in heard:
@@ -230,10 +254,12 @@ def consume(topic: str, name: str | None) -> Iterator[Message]:
     with consumer.stop.on_signals(), Renewal([consumer]):
         try:
             while not consumer.stop.asked:
-                if (batch := consumer.claim()) is None:
-                    idle(mine, consumer.stop, [consumer])
-                else:
+                if (batch := consumer.claim()) is not None:
                     yield from _deliver(consumer, batch, topic)
+                elif consumer.over:
+                    return
+                else:
+                    idle(mine, consumer.stop, [consumer])
         except GeneratorExit:  # the loop was left with a message in its hands
             consumer.release(suspect=True)
             raise
@@ -247,8 +273,11 @@ def _deliver(consumer: Consumer, batch: Batch, topic: str) -> Iterator[Message]:
 
     If a state that the body read was changed by somebody else, the message is yielded again.
     """
-    mine = work.Work()
-    mine.mark(batch.positions[consumer.first])
+    mine = work.Work(origin=consumer.origin)
+    if consumer.until is not None and batch.positions[consumer.first] > consumer.until:
+        consumer.settle(batch, mine, 1, more=not consumer.stop.asked)
+        return
+    mine.mark(batch, consumer.first)
     token = work.CURRENT.set(mine)
     try:
         yield Message.of_batch(topic, batch, consumer.first)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from kirby.core.subscriptions import Batch
 from kirby.core.topics import Entry
+
+
+class Hop(NamedTuple):
+    """A message that was handled on the way, and by whom: ``time`` is that of its recording, ISO
+    8601 in UTC. Of a list of messages it is the first one."""
+
+    job: str
+    release: str | None
+    topic: str
+    position: int
+    time: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,13 @@ class Message:
     @property
     def replay(self) -> bool:
         return bool(self.headers.get("replay"))
+
+    @property
+    def via(self) -> tuple[Hop, ...]:
+        """The way that it came: what it was made of, newest last, at most 16 hops."""
+        found = self.headers.get("via")
+        hops = found if isinstance(found, list) else []
+        return tuple(Hop(*hop) for hop in hops if isinstance(hop, list) and len(hop) == 5)
 
     @classmethod
     def of_entry(cls, topic: str, entry: Entry) -> Message:

@@ -108,6 +108,10 @@ class Result:
         mine.found()  # where nobody is woken, look soon
         listens = False
         while (found := self._persist_look(mine, until)).status not in ENDS:
+            if mine.folder is not None:
+                self._left(found, timeout, until, POLL)
+                self._serve_here()
+                continue
             left = self._left(found, timeout, until, POLL * random.uniform(0.75, 1.25))  # noqa: S311
             with contextlib.suppress(Unavailable):
                 if listens:
@@ -115,6 +119,13 @@ class Result:
                 else:
                     listens = self._listen(mine)  # then look again: it may have come meanwhile
         return self._value(found)
+
+    def _serve_here(self) -> None:
+        """In a folder there is no other worker. Raises Timeout if it cannot be done here either."""
+        from kirby.sdk import worker
+
+        if work.current() is not None or not worker.serve_once():
+            raise Timeout(f"task {self.task} {self.id} is served by nobody while this waits for it")
 
     def _persist_look(self, mine: session.Session, until: float | None) -> Status:
         """Look, whatever becomes of the connection, for as long as there is time."""

@@ -10,12 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 
-from kirby.core import db, dsn, protocol, topics
+from kirby.core import db, dsn, folder, protocol, topics
 from kirby.core.errors import Unavailable
+from kirby.core.folder import Folder
 from kirby.sdk import work
 from kirby.sdk.behind import Behind
 from kirby.sdk.looking import Looking
@@ -64,7 +65,7 @@ class Session:
             return self._connection
 
     def _open(self) -> db.Connection:
-        connection = db.connect(dsn.find(self._environ), application=f"kirby {self.job}")
+        connection = self._connect(dsn.find(self._environ))
         try:
             self._greet(connection)
         except BaseException:
@@ -72,6 +73,11 @@ class Session:
             raise
         self._was_open = True
         return connection
+
+    def _connect(self, address: str) -> db.Connection:
+        if folder.is_folder(address):
+            return cast("db.Connection", folder.connect(address))  # it answers all that we ask
+        return db.connect(address, application=f"kirby {self.job}")
 
     def _greet(self, connection: db.Connection) -> None:
         protocol.greet(
@@ -183,6 +189,12 @@ class Session:
         self.notifier.notify(written)
         return positions
 
+    @property
+    def folder(self) -> Folder | None:
+        """The folder that stands in for a database, if one does."""
+        found: Any = self._connection
+        return found if isinstance(found, Folder) else None
+
     def close(self) -> None:
         self.notifier.close()
         self.drop()
@@ -226,6 +238,7 @@ def close() -> None:
     for session in list(_sessions):
         _sessions.discard(session)
         session.close()
+    folder.end_all()
 
 
 atexit.register(close)

@@ -11,9 +11,11 @@ from kirby.core import topics
 from kirby.core.errors import Invalid
 from kirby.core.subscriptions import LIMITS, MAX_LIMIT, Batch
 from kirby.sdk import work
+from kirby.sdk.failures import InDoubt
 from kirby.sdk.messages import Message
-from kirby.sdk.topics import Out
+from kirby.sdk.topics import Out, Topic
 
+ON_REPLAY = ("process", "ignore", "divert", "dry_run")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -30,6 +32,7 @@ class Policy:
     rate: float | None = None
     key_in_flight: int | None = None
     key_rate: float | None = None
+    on_replay: str = "process"
 
     @property
     def limits(self) -> dict[str, float | None]:
@@ -38,6 +41,8 @@ class Policy:
 
     def action(self, error: Exception) -> str:
         """What to do about this error: retry, park or ignore."""
+        if isinstance(error, InDoubt):
+            return "park"  # a person is needed, whatever else its handler says of errors
         if isinstance(error, self.ignore):
             return "ignore"
         return "park" if isinstance(error, self.park) else "retry"
@@ -60,7 +65,7 @@ class Stream:
 
     def handle(self, done: work.Work, batch: Batch, first: int, last: int) -> None:
         """Handle messages ``first`` to ``last`` of a batch (one, or a whole list)."""
-        done.mark(*batch.positions[first : last + 1])
+        done.mark(batch, first, last)
         if self.batch is None:
             arguments = [
                 Message.of_batch(self.topic, batch, first) if wanted else batch.payloads[first]
@@ -79,9 +84,11 @@ class Stream:
 
     def _publish(self, done: work.Work, result: Any, key: str | None) -> None:
         if isinstance(result, Out):
-            done.publish(self._topic(result.to), result.item(key, done.parents))
+            item = result.item(key, done.parents, done.stamp)
+            done.publish(self._topic(result.to), item)
         else:
-            done.publish(self._topic(None), work.message(result, key, None, done.parents))
+            item = work.message(result, key, None, done.parents, done.stamp)
+            done.publish(self._topic(None), item)
 
     def _topic(self, named: str | None) -> str:
         """Where a result goes; that of the stream was checked when it was declared."""
@@ -110,8 +117,8 @@ REGISTERED: list[Stream] = []
 
 
 def stream(
-    topic: str,
-    to: str | None = None,
+    topic: str | Topic,
+    to: str | Topic | None = None,
     *,
     batch: int | None = None,
     name: str | None = None,
@@ -124,6 +131,7 @@ def stream(
     rate: float | None = None,
     key_in_flight: int | None = None,
     key_rate: float | None = None,
+    on_replay: str = "process",
 ) -> Callable[[Function], Function]:
     """Let a function handle every message of ``topic``, each exactly once.
 
@@ -140,6 +148,11 @@ def stream(
 
     Limits hold for all workers together: ``max_in_flight`` messages are handled at once, ``rate``
     a second; ``key_in_flight`` and ``key_rate`` are the same for each key.
+
+    ``on_replay``: what becomes of what a rewind delivers again, and of what was made of such:
+    "process" (as any other), "ignore" (it is done, the function is not called), "divert" (what
+    comes of it is published to ``<topic>.replay`` instead, states stay as they are) or "dry_run"
+    (the function is called, and nothing of what it does is written).
     """
     if on_failure not in ("block", "park"):
         raise Invalid(f"on_failure is {on_failure!r}: block or park")
@@ -155,19 +168,30 @@ def stream(
         rate,
         key_in_flight,
         key_rate,
+        checked_on_replay(on_replay),
     )
     checked_limits(policy)
     if batch is not None and not 1 <= batch <= 10_000:
         raise Invalid(f"batch is {batch}: from 1 to 10000")
-    topics.checked_name(topic)
-    if to is not None:
-        topics.checked_name(to)
+    source = _named(topic)
+    target = None if to is None else _named(to)
 
     def register(function: Function) -> Function:
-        REGISTERED.append(Stream(function, topic, to, name, batch, wants(function), policy))
+        REGISTERED.append(Stream(function, source, target, name, batch, wants(function), policy))
         return function
 
     return register
+
+
+def checked_on_replay(on_replay: str) -> str:
+    """Raises Invalid for what cannot become of a replay; the database refuses the same."""
+    if on_replay not in ON_REPLAY:
+        raise Invalid(f"on_replay is {on_replay!r}: {', '.join(ON_REPLAY[:-1])} or {ON_REPLAY[-1]}")
+    return on_replay
+
+
+def _named(topic: str | Topic) -> str:
+    return topics.checked_name(topic.name if isinstance(topic, Topic) else topic)
 
 
 def checked_limits(policy: Policy) -> None:

@@ -20,7 +20,7 @@ from kirby.sdk.arguments import Arguments
 from kirby.sdk.failures import MAX_ERROR, Retry, pause_of, storable, story, tell
 from kirby.sdk.messages import Message
 from kirby.sdk.results import PREFIX, SUFFIX, Result
-from kirby.sdk.streams import Policy, checked_limits
+from kirby.sdk.streams import Policy, checked_limits, checked_on_replay
 from kirby.sdk.times import MAX_SECONDS, Times
 from kirby.sdk.topics import Topic
 
@@ -46,6 +46,7 @@ class Task(Generic[P, R]):
     """A function that can be called as before, or sent to the workers that serve it."""
 
     batch = None  # tasks are handled one by one
+    to = None
 
     def __init__(
         self,
@@ -156,7 +157,8 @@ class Task(Generic[P, R]):
     ) -> Result:
         """``apply_async`` for asynchronous applications; so is their ``connection``."""
         if connection is not None:
-            unit = work.Work()  # only to take what is to be sent there
+            parents, stamp = work.cause()
+            unit = work.Work(parents, stamp=stamp)  # only to take what is to be sent there
             with work.entered(unit):
                 found = self.apply_async(args, kwargs, **options)
             await outbox.apublish(connection, [unit.messages()])
@@ -182,7 +184,6 @@ class Task(Generic[P, R]):
         if (fault := self._takes.fault(args, kwargs)) is not None:
             raise Invalid(f"task {self.name}{self._takes} cannot be called so: {fault}")
         band = _band(self.priority if priority is None else priority)
-        mine = work.current()
         body: dict[str, Any] = {"id": id, "args": args, "kwargs": kwargs}
         if not self.keeps_result:
             body["result"] = False  # for the database, should the task's process be killed
@@ -190,7 +191,7 @@ class Task(Generic[P, R]):
             body,
             key,
             headers,
-            mine.parents if mine is not None else (),
+            *work.cause(),
             deliver_at=when.deliver_at,
             expires_at=when.expires_at,
             id=id,
@@ -214,8 +215,7 @@ class Task(Generic[P, R]):
 
     def handle(self, done: work.Work, batch: Batch, first: int, last: int) -> None:
         """Call the function for message ``first`` of a batch, and publish what came of it."""
-        position = batch.positions[first]
-        done.mark(position)
+        done.mark(batch, first)
         body = batch.payloads[first]
         try:
             id, args, kwargs = body["id"], body["args"], body["kwargs"]
@@ -237,7 +237,7 @@ class Task(Generic[P, R]):
             except Invalid as error:  # another try would do it all again
                 self._failed(done, batch, first, shown, error, "park")
                 return
-            done.publish(self.results, _answer(shown, "succeeded", "value", text, position))
+            done.publish(self.results, _answer(done, shown, "succeeded", "value", text))
 
     def _call(self, batch: Batch, index: int, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if self._takes.message is not None:
@@ -263,24 +263,25 @@ class Task(Generic[P, R]):
     ) -> None:
         """Leave nothing of the attempt but a failure, and a result if it was the last."""
         done.undo()
-        position = batch.positions[index]
         if action == "ignore":
             if self.keeps_result:
-                done.publish(self.results, _answer(id, "succeeded", "value", "null", position))
+                done.publish(self.results, _answer(done, id, "succeeded", "value", "null"))
             return
         text = story(error)
         tell(self.topic, batch, index, text)
-        done.failures.append(Failure(position, action, text[-MAX_ERROR:], pause_of(error)))
+        position, pause = batch.positions[index], pause_of(error)
+        done.failures.append(Failure(position, action, text[-MAX_ERROR:], pause))
         over = action == "park" or batch.attempt >= self.policy.max_attempts
         if over and self.keeps_result and id:
-            done.publish(self.results, _answer(id, "failed", "error", _told(error, text), position))
+            done.publish(self.results, _answer(done, id, "failed", "error", _told(error, text)))
 
 
-def _answer(id: str, status: str, kind: str, text: str, task: int) -> str:
+def _answer(done: work.Work, id: str, status: str, kind: str, text: str) -> str:
     """A message of results; put together of JSON texts, since there is one for each task."""
-    return work.Special(
-        f'{{"v":{{"id":{id},"status":"{status}","{kind}":{text}}},"p":[{task}],"r":{task}}}'
-    )
+    [task] = done.parents
+    stamped = "" if done.stamp is None else f',"h":{done.stamp.text}'
+    value = f'{{"id":{id},"status":"{status}","{kind}":{text}}}'
+    return work.Special(f'{{"v":{value}{stamped},"p":[{task}],"r":{task}}}')
 
 
 def _told(error: Exception, text: str) -> str:
@@ -343,6 +344,7 @@ def task(
     key_rate: float | None = ...,
     result: bool = ...,
     priority: int = ...,
+    on_replay: str = ...,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -362,6 +364,7 @@ def task(
     key_rate: float | None = None,
     result: bool = True,
     priority: int = PRIORITY,
+    on_replay: str = "process",
 ) -> Any:
     """Let a function be called by workers: ``send.delay(…)`` sends it, ``send(…)`` still calls it.
 
@@ -373,7 +376,8 @@ def task(
     ``soft_time_limit``: seconds after which SoftTimeLimit is raised in it; ``time_limit``: seconds
     after which its process is ended (of ``kirby worker``: a child that is started again).
     ``rate`` a second and ``max_in_flight`` hold for all workers together, ``key_rate`` and
-    ``key_in_flight`` for each key. ``name``: else the module and the function.
+    ``key_in_flight`` for each key. ``on_replay`` is as of ``kirby.stream``. ``name``: else the
+    module and the function.
     """
     if not 1 <= max_attempts <= 1000:
         raise Invalid(f"max_attempts is {max_attempts}: from 1 to 1000")
@@ -391,6 +395,7 @@ def task(
         rate=rate,
         key_in_flight=key_in_flight,
         key_rate=key_rate,
+        on_replay=checked_on_replay(on_replay),
     )
     checked_limits(policy)
 

@@ -9,8 +9,9 @@ from itertools import chain
 from typing import Any
 
 from kirby.core import topics
-from kirby.sdk import asynchronous, outbox, session, work
+from kirby.sdk import asynchronous, outbox, session, shadows, work
 from kirby.sdk.messages import Message
+from kirby.sdk.stamps import Stamp
 
 PAGE = 1000
 CHUNK = 250  # messages of a document while the database works on the one before
@@ -51,10 +52,16 @@ class Topic:
         commits with the application's rows, or vanishes with them (see ``kirby.sdk.outbox``).
         """
         item = work.message(
-            value, key, headers, _parents(), deliver_at=deliver_at, expires_at=expires_at, id=id
+            value,
+            key,
+            headers,
+            *work.cause(),
+            deliver_at=deliver_at,
+            expires_at=expires_at,
+            id=id,
         )
         if connection is not None:
-            return outbox.publish(connection, [work.document({self.name: [item]})])[0]
+            return outbox.publish(connection, [self._document([item])])[0]
         if (mine := work.current()) is not None:
             mine.publish(self.name, item)
             return None
@@ -70,8 +77,8 @@ class Topic:
         psycopg or SQLAlchemy.
         """
         if (connection := more.pop("connection", None)) is not None:
-            item = work.message(value, key, headers, _parents(), **more)
-            return (await outbox.apublish(connection, [work.document({self.name: [item]})]))[0]
+            item = work.message(value, key, headers, *work.cause(), **more)
+            return (await outbox.apublish(connection, [self._document([item])]))[0]
         if work.current() is not None:
             return self.publish(value, key, headers, **more)  # joins it, which takes no time
         return await asynchronous.in_thread(self.publish, value, key, headers, **more)
@@ -103,8 +110,11 @@ class Topic:
             return self.publish_many(values, key)
         return await asynchronous.in_thread(self.publish_many, list(values), key)
 
+    def _document(self, items: list[str]) -> str:
+        return work.document({shadows.topic(self.name): items})
+
     def _documents(self, items: Iterable[str]) -> list[str]:
-        return [work.document({self.name: chunk}) for chunk in _chunks(items, PAGE)]
+        return [self._document(chunk) for chunk in _chunks(items, PAGE)]
 
     def _write_all(self, items: Iterable[str], count: int) -> int:
         """Write messages in one transaction; while one part is written the next is made."""
@@ -113,7 +123,7 @@ class Topic:
         if len(first) == count:
             return len(_write(self.name, first)) if first else 0
         mine = session.get()
-        documents = (work.document({self.name: each}) for each in chain([first], chunks))
+        documents = (self._document(each) for each in chain([first], chunks))
         with mine.notifier.silent():
             positions, written = topics.write_all(mine.connection, documents)
         mine.notifier.notify(written)
@@ -180,13 +190,14 @@ class Out:
     expires_at: datetime | None = None
     id: str | None = None
 
-    def item(self, key: str | None, parents: tuple[int, ...]) -> str:
+    def item(self, key: str | None, parents: tuple[int, ...], stamp: Stamp | None = None) -> str:
         """It as a message; ``key`` unless it has its own."""
         return work.message(
             self.value,
             key if self.key is None else self.key,
             self.headers,
             parents,
+            stamp,
             deliver_at=self.deliver_at,
             expires_at=self.expires_at,
             id=self.id,
@@ -198,15 +209,10 @@ def topic(name: str) -> Topic:
     return Topic(name)
 
 
-def _parents() -> tuple[int, ...]:
-    mine = work.current()
-    return mine.parents if mine is not None else ()
-
-
 def _item(value: Any, key: str | None) -> str:
     if isinstance(value, Out):
-        return value.item(key, _parents())
-    return work.message(value, key, None, _parents())
+        return value.item(key, *work.cause())
+    return work.message(value, key, None, *work.cause())
 
 
 def _chunks(items: Iterable[str], most: int = CHUNK) -> Iterator[list[str]]:
@@ -232,4 +238,4 @@ def _write(name: str, items: list[str]) -> list[int]:
 
 
 def _insert(mine: session.Session, name: str, items: list[str]) -> tuple[list[int], list[int]]:
-    return topics.write(mine.connection, work.document({name: items}), "{}")
+    return topics.write(mine.connection, work.document({shadows.topic(name): items}), "{}")

@@ -10,13 +10,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from kirby.core import payload
+from kirby.core import merges, payload, topics
 from kirby.core.errors import Invalid
-from kirby.core.subscriptions import Failure
+from kirby.core.subscriptions import Batch, Failure
+from kirby.sdk import shadows, stamps
+from kirby.sdk.stamps import Origin, Stamp
 
 MAX_KEY = 1024  # bytes; an index of PostgreSQL holds keys of less than 2704
 MAX_ID = 200  # characters of a producer's id
 MAX_MESSAGES = 128 * 1024 * 1024  # bytes of one document; jsonb holds less than 256 MB
+BESIDE = ".replay"  # ends the name of a topic to which replays are diverted
+MAX_CAREFUL = 10_000
+CAREFUL: set[tuple[str, str]] = set()  # keys whose values did not merge: they are read first
 CURRENT: ContextVar[Work | None] = ContextVar("kirby_work", default=None)
 
 
@@ -24,10 +29,12 @@ CURRENT: ContextVar[Work | None] = ContextVar("kirby_work", default=None)
 class Change:
     """What this unit of work knows of one key: the version it read, and what it becomes."""
 
-    op: str  # "check" (only read), "set" or "delete"
-    value: str | None  # JSON text
+    op: str  # "check" (only read), "set", "delete" or "merge"
+    value: str | None  # JSON text; None as well for a merge, which does not know it
     read: int | None = None  # the version that was read; None if the key was written blindly
     parents: tuple[int, ...] = ()
+    merges: tuple[merges.Merge, ...] = ()
+    stamp: Stamp | None = None
 
 
 @dataclass(slots=True)
@@ -35,14 +42,18 @@ class Work:
     """Messages and changes that become visible together, or not at all.
 
     ``parents`` are the positions of the messages being handled: everything written meanwhile
-    carries them. ``mark`` and ``undo`` take back what the message at hand has done.
+    carries them, and the ``stamp``. ``mark`` and ``undo`` take back what the message at hand has
+    done.
     """
 
     parents: tuple[int, ...] = ()
+    origin: Origin | None = None
+    stamp: Stamp | None = None
     changes: dict[tuple[str, str], Change] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)  # of messages that are not done
     size: int = 0  # bytes of the messages
     ended: bool = False
+    effects: dict[str, int] = field(default_factory=dict)  # of the message at hand, by their names
     _messages: list[tuple[str, str]] = field(default_factory=list)
     _undo: list[tuple[tuple[str, str], Change | None]] = field(default_factory=list)
     _mark: int = 0
@@ -73,21 +84,68 @@ class Work:
         """Set or delete a key, on the version that was read of it if it was read."""
         old = self.changes.get((state, key))
         if old is None:
-            new = Change(op, value, parents=self.parents)
+            new = Change(op, value, parents=self.parents, stamp=self.stamp)
         else:
-            again = old.parents[-1:] == self.parents[-1:]
-            parents = old.parents if again else old.parents + self.parents
-            new = replace(old, op=op, value=value, parents=parents)
+            parents, stamp = self._parents(old), self._stamp(old)
+            new = replace(old, op=op, value=value, parents=parents, stamp=stamp, merges=())
         self.change(state, key, new)
 
-    def mark(self, *parents: int) -> None:
-        """From here on for these messages; ``undo`` comes back to this point."""
-        self.parents = parents
+    def merge(self, state: str, key: str, op: str, given: Any) -> None:
+        """Merge into a key (kirby.core.merges): at once if its value is known here, else by the
+        database, whatever the value is by then. Raises Invalid if the value is of another kind.
+        """
+        old = self.changes.get((state, key))
+        if old is not None and old.op != "merge":
+            what = f"key {key} of state {state}"
+            self.write(state, key, "set", merges.applied(old.value, [(op, given)], what))
+            return
+        if old is None:
+            first = ((op, given),)
+            new = Change("merge", None, parents=self.parents, merges=first, stamp=self.stamp)
+        else:
+            several = merges.combined(old.merges, op, given)
+            parents, stamp = self._parents(old), self._stamp(old)
+            new = replace(old, parents=parents, stamp=stamp, merges=several)
+        self.change(state, key, new)
+
+    def beware(self) -> bool:
+        """After a merge was refused: read these keys first, so that the message at fault fails by
+        itself; whether there are any."""
+        found = {at for at, change in self.changes.items() if change.op == "merge"}
+        if len(CAREFUL) > MAX_CAREFUL:
+            CAREFUL.clear()
+        CAREFUL.update(found)
+        return bool(found)
+
+    def _parents(self, old: Change) -> tuple[int, ...]:
+        again = old.parents[-1:] == self.parents[-1:]
+        return old.parents if again else old.parents + self.parents
+
+    def _stamp(self, old: Change) -> Stamp | None:
+        """That of the message at hand; but what was changed in a replay stays marked as such."""
+        stays = old.stamp is not None and old.stamp.replay
+        return old.stamp if stays else self.stamp
+
+    def mark(self, batch: Batch, first: int, last: int | None = None) -> None:
+        """From here on for these messages of a batch; ``undo`` comes back to this point."""
+        self.parents = stamps.parents(batch, first, first if last is None else last)
+        if self.origin is not None:
+            self.stamp = Stamp(self.origin, batch, first)
+        if self.effects:
+            self.effects = {}
         self._mark = len(self._messages)
         self._undo.clear()
 
     def undo(self) -> None:
         self._back_to(self._mark, 0)
+
+    def divert(self) -> None:
+        """What the message at hand published goes to topics beside, what it changed is undone."""
+        self._messages[self._mark :] = [
+            (topics.checked_name(f"{topic}{BESIDE}"), item)
+            for topic, item in self._messages[self._mark :]
+        ]
+        self._back_to(len(self._messages), 0)
 
     @contextmanager
     def part(self) -> Iterator[None]:
@@ -114,7 +172,7 @@ class Work:
         topics: dict[str, list[str]] = {}
         for topic, item in self._messages:
             topics.setdefault(topic, []).append(item)
-        return document(topics)
+        return document({shadows.topic(name): items for name, items in topics.items()})
 
     def mutations(self) -> str:
         """The document of kirby.append_mutations."""
@@ -149,6 +207,7 @@ def message(
     key: str | None,
     headers: dict[str, Any] | None,
     parents: tuple[int, ...],
+    stamp: Stamp | None = None,
     *,
     deliver_at: datetime | None = None,
     expires_at: datetime | None = None,
@@ -158,6 +217,8 @@ def message(
 ) -> str:
     """One message of the document. Raises Invalid for what cannot be stored.
 
+    ``parents`` and ``stamp`` are those of the unit of work (``cause``).
+
     Times without a zone are local. ``band``: the priority, 0 first. ``reply_to``: the position of
     the task that this message is the result of.
     """
@@ -166,7 +227,9 @@ def message(
         parts.append(f'"k":{checked_key(key)}')
     if headers is not None and not isinstance(headers, dict):
         raise Invalid(f"headers are a dictionary, not of type {type(headers).__name__}")
-    if headers:
+    if stamp is not None:
+        parts.append(f'"h":{stamp.over(headers) if headers else stamp.text}')
+    elif headers:
         parts.append(f'"h":{payload.dumps(headers, "the headers")}')
     if parents:
         parts.append(f'"p":[{",".join(map(str, parents))}]')
@@ -190,10 +253,14 @@ def mutation(key: str, change: Change) -> str:
     parts = [f'"k":{json.dumps(key)}', f'"o":"{change.op}"']
     if change.op == "set":
         parts.append(f'"v":{change.value}')
+    elif change.op == "merge":
+        parts.append(f'"v":{payload.dumps(change.merges, "what is merged")}')
     if change.read is not None:
         parts.append(f'"e":{change.read}')
     if change.parents:
         parts.append(f'"p":[{",".join(map(str, change.parents))}]')
+    if change.stamp is not None:
+        parts.append(f'"h":{change.stamp.text}')
     return "{" + ",".join(parts) + "}"
 
 
@@ -230,6 +297,12 @@ def current() -> Work | None:
             " join it any more: start the task outside of it"
         )
     return unit
+
+
+def cause() -> tuple[tuple[int, ...], Stamp | None]:
+    """What is handled while this code runs: the positions and the stamp for what it writes."""
+    unit = current()
+    return ((), None) if unit is None else (unit.parents, unit.stamp)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kirby.core.errors import Invalid
-from kirby.sdk import crew, loop, session, streams, tasks
+from kirby.sdk import crew, loop, session, shadows, streams, tasks
+from kirby.sdk.consumer import NotShadowed, pause
 from kirby.sdk.limits import Board, Clock, Guard, seated
 from kirby.sdk.stop import Stop
 from kirby.sdk.streams import Stream
@@ -43,6 +45,32 @@ def run(threads: int = 1) -> None:
     stop = Stop()
     with stop.on_signals():
         serve(found, threads, stop)
+    _conclude(session.get())
+
+
+def serve_once() -> bool:
+    """In a folder: serve what there is to do until nothing is left; whether there was anything."""
+    found = registered()
+    if not found:
+        return False
+    mine, stop = session.get(), Stop()
+    servers = [loop.Server(mine, each, name, stop) for each, name in named(found, mine.job)]
+    busy = False
+    while not stop.asked:
+        busy = any([server.step() for server in servers]) or busy
+        pause(mine, [server.consumer for server in servers], loop.POLL, stop)
+    return busy
+
+
+def _conclude(mine: session.Session) -> None:
+    """A folder comes to its end: what failed is said, and is the end of the script."""
+    if mine.folder is None:
+        return
+    mine.folder.save()
+    if failures := mine.folder.failures():
+        for line in failures:
+            print(f"kirby: {line}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 def registered() -> list[Served]:
@@ -71,9 +99,9 @@ def serve(
                 yield
 
         def servers(mine: session.Session) -> list[loop.Server]:
-            return [loop.Server(mine, each, name, stop) for each, name in names]
+            return [made for each, name in names if (made := _server(mine, each, name, stop))]
 
-        if threads > 1:
+        if threads > 1 and shadows.current() is None:
             crew.Crew(servers, threads, stop, enter).run(ready)
             return
         mine = session.get()
@@ -97,6 +125,14 @@ def _clock(
         return
     with Clock(board, ends_process=ends_process) as clock:
         yield clock
+
+
+def _server(mine: session.Session, each: Served, name: str, stop: Stop) -> loop.Server | None:
+    """None: this process is a shadow, which does not read that topic."""
+    try:
+        return loop.Server(mine, each, name, stop)
+    except NotShadowed:
+        return None
 
 
 def named(found: Sequence[Served], job: str) -> list[tuple[Served, str]]:

@@ -14,6 +14,7 @@ from kirby.core.errors import Invalid
 # a server, but a server may be started by a script or a test, so they are no mistake either.
 NOT_OURS = (
     *("KIRBY_TOKEN", "KIRBY_RUN", "KIRBY_JOB", "KIRBY_SUPERVISOR", "KIRBY_VALUES_FD"),
+    *("KIRBY_RELEASE", "KIRBY_SHADOW"),
     "KIRBY_PG_BINDIR",
 )
 NOT_OURS_PREFIX = "KIRBY_TEST_"

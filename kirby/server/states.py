@@ -1,24 +1,34 @@
-"""States: the latest value of each key, page by page, and every version a key has had."""
+"""States: the latest value of each key, what it was at any moment, and every version of a key."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
-from kirby.core import payload, topics
-from kirby.core.errors import NotFound
+from kirby.core import payload, states, topics
+from kirby.core.errors import Invalid, NotFound
 from kirby.server import query
 from kirby.server.database import driver
 from kirby.server.environments import Environment
 
+MAX_KEY = 1024  # bytes
+PIECE = 1000  # keys that are set in one document
+LOOKED = 100_000  # versions of a key that blame looks at
 COUNTED = 10_000  # beyond it a number of keys is shown as "10,000+"
 
 AUDIT_PUT = """
     select kirby.audit(%(actor)s, 'state_set', %(object)s, null, %(after)s)
+"""
+
+AUDIT_LOAD = """
+    select kirby.audit(%(actor)s, 'state_loaded', %(object)s, null,
+                       jsonb_build_object('keys', %(keys)s::bigint))
 """
 
 STATES = """
@@ -54,13 +64,45 @@ ENTRY = """
 """
 
 HISTORY = """
-    select position, version, op, value, run_id, parents, recorded_at
+    select position, version, op, value, run_id, parents, recorded_at, headers
       from kirby.state_mutation
      where state_id = %(state_id)s and key = %(key)s
        and (%(before)s::bigint is null or position < %(before)s)
      order by position desc
      limit %(limit)s
 """
+
+AT = """
+    select key, version, value, position, run_id, recorded_at as updated_at
+      from kirby.entries_at(%(state_id)s, %(position)s, %(when)s, %(keys)s::text[], %(prefix)s,
+                            %(after)s, %(limit)s)
+"""
+
+DIFF = """
+    select key, before, after, before_version, after_version, position, recorded_at
+      from kirby.differences(%(state_id)s, %(from_position)s, %(from_when)s, %(to_position)s,
+                             %(to_when)s, %(prefix)s, %(after)s, %(limit)s)
+"""
+
+BLAME = """
+    select path, value, version, position, run_id, job, release, parents, recorded_at, exact
+      from kirby.blame(%(state_id)s, %(key)s, %(most)s)
+"""
+
+RESTORE = """
+    select kirby.restore_state(%(state_id)s, %(position)s, %(when)s, %(keys)s::text[], %(prefix)s,
+                               %(actor)s, %(reason)s)
+"""
+
+COLUMNS = """
+    select name, type, array_to_string(path, '.') as path,
+           case when indexed then 'yes' else '' end as indexed
+      from kirby.state_column where state_id = %(state_id)s order by n
+"""
+
+SET_COLUMNS = "select kirby.set_columns(%(state_id)s, %(columns)s, %(actor)s)"
+
+Moment = int | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +151,70 @@ class Mutation:
     run_id: int | None
     parents: list[int] | None
     recorded_at: datetime
+    headers: dict[str, Any] | None = None
+
+    @property
+    def restored(self) -> dict[str, Any] | None:
+        """If it set the key back: to which ``version`` (0: it had none), and by what."""
+        found = (self.headers or {}).get("restored")
+        return found if isinstance(found, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A key whose value is another than it was; a version is None where the key had no value.
+
+    ``position`` and ``recorded_at`` are those of its last change up to the later moment.
+    """
+
+    key: str
+    before: Any
+    after: Any
+    before_version: int | None
+    after_version: int | None
+    position: int
+    recorded_at: datetime
+
+    @property
+    def versions(self) -> tuple[int | None, int | None]:
+        return self.before_version, self.after_version
+
+    @property
+    def change(self) -> str:
+        """In a word: added, removed or changed."""
+        if self.before_version is None:
+            return "added"
+        return "removed" if self.after_version is None else "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Who gave a part of a value its value: the mutation since which it has not changed.
+
+    ``path`` leads to it, such as ``$.minutes`` or ``$.tags[0]``. Not ``exact``: it has been so for
+    longer than was looked back, at least since this version.
+    """
+
+    path: str
+    value: Any
+    version: int
+    position: int
+    run_id: int | None
+    job: str | None
+    release: str | None
+    parents: list[int] | None
+    recorded_at: datetime
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the views: ``path`` with dots between its steps; ``indexed``: "yes" or ""."""
+
+    name: str
+    type: str
+    path: str
+    indexed: str
 
 
 def listing(conn: Connection, environment: Environment) -> list[State]:
@@ -153,6 +259,117 @@ def history(
     )
 
 
+def at(
+    conn: Connection,
+    state: State,
+    *,
+    when: datetime | None = None,
+    position: int | None = None,
+    key: str | None = None,
+    prefix: str = "",
+    after: str = "",
+    limit: int | None = 50,
+) -> list[Entry]:
+    """Entries as they were at a position of the log, or at a moment, by key; now without either.
+
+    Those that begin with ``prefix``; go on with the last one's key. With ``key`` that one, if it
+    had a value. What was written by a transaction that is still open is not there yet.
+    """
+    return query.rows(
+        conn,
+        Entry,
+        AT,
+        state_id=state.id,
+        position=position,
+        when=when,
+        keys=None if key is None else [key],
+        prefix=prefix,
+        after=after,
+        limit=limit,
+    )
+
+
+def diff(
+    conn: Connection,
+    state: State,
+    before: Moment,
+    after: Moment | None = None,
+    *,
+    prefix: str = "",
+    after_key: str = "",
+    limit: int | None = 50,
+) -> list[Difference]:
+    """Keys whose value differs between two moments or positions, by key; the later may be now."""
+    return query.rows(
+        conn,
+        Difference,
+        DIFF,
+        state_id=state.id,
+        from_position=before if isinstance(before, int) else None,
+        from_when=before if isinstance(before, datetime) else None,
+        to_position=after if isinstance(after, int) else None,
+        to_when=after if isinstance(after, datetime) else None,
+        prefix=prefix,
+        after=after_key,
+        limit=limit,
+    )
+
+
+def blame(conn: Connection, state: State, key: str, *, most: int = LOOKED) -> list[Blame]:
+    """For each part of a key's value the mutation that made it what it is, in the order of paths.
+
+    Looks back over at most so many versions. Raises NotFound if the key has no value.
+    """
+    return query.rows(conn, Blame, BLAME, state_id=state.id, key=key, most=most)
+
+
+def restore(
+    conn: Connection,
+    environment: Environment,
+    name: str,
+    *,
+    to: Moment,
+    actor: str,
+    reason: str,
+    key: str | None = None,
+    prefix: str = "",
+) -> int:
+    """Set a key, those with a prefix, or the whole state back to what it was; how many changed.
+
+    Each is a new version, none is lost; a key that had no value then is deleted. Audited.
+    Raises NotFound, Invalid (without a reason).
+    """
+    restored = query.value(
+        conn,
+        RESTORE,
+        state_id=get(conn, environment, name).id,
+        position=to if isinstance(to, int) else None,
+        when=to if isinstance(to, datetime) else None,
+        keys=None if key is None else [key],
+        prefix=prefix,
+        actor=actor,
+        reason=reason,
+    )
+    return int(restored)
+
+
+def columns(conn: Connection, state: State) -> list[Column]:
+    """The columns that the views of a state have beside those of every state."""
+    return query.rows(conn, Column, COLUMNS, state_id=state.id)
+
+
+def set_columns(
+    conn: Connection, state: State, columns: list[states.Column], *, actor: str
+) -> None:
+    """Give its views these columns in the place of those they have; audited.
+
+    Nobody changes a state while indexed ones are filled. Raises Invalid, WrongTransition (views of
+    somebody are built on them).
+    """
+    documents = Jsonb([each.document() for each in columns])
+    query.value(conn, SET_COLUMNS, state_id=state.id, columns=documents, actor=actor)
+
+
 def put(
     conn: Connection, environment: Environment, name: str, key: str, value: Any, *, actor: str
 ) -> None:
@@ -166,3 +383,35 @@ def put(
         object=f"state/{environment.name}/{name}/{key}",
         after=Jsonb(value),
     )
+
+
+def load(
+    conn: Connection,
+    environment: Environment,
+    name: str,
+    items: Iterable[tuple[str, Any]],
+    *,
+    actor: str,
+) -> int:
+    """Set many keys by hand; audited as one. The last value of a key counts. Raises Invalid."""
+    states.checked_name(name)
+    values = dict(items)
+    pieces = iter(values.items())
+    while piece := list(islice(pieces, PIECE)):
+        changes = ",".join(_change(key, value) for key, value in piece)
+        topics.write(driver(conn), "{}", f'{{"{name}":[{changes}]}}')
+    query.value(
+        conn,
+        AUDIT_LOAD,
+        actor=actor,
+        object=f"state/{environment.name}/{name}",
+        keys=len(values),
+    )
+    return len(values)
+
+
+def _change(key: str, value: Any) -> str:
+    if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY:
+        raise Invalid(f"a key has at most {MAX_KEY} bytes: {key[:60]!r}…")
+    text = payload.dumps(value, f"the value of {key[:60]!r}")
+    return f'{{"k":{payload.dumps(key, "a key")},"o":"set","v":{text}}}'

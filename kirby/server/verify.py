@@ -14,6 +14,8 @@ from kirby.server import query
 PROJECTIONS: dict[str, LiteralString] = {
     "state_entry": "select * from kirby.verify_state_entries()",
     "state_mutation": "select * from kirby.verify_state_versions()",
+    "state_snapshot": "select * from kirby.verify_state_snapshots()",
+    "state_index": "select * from kirby.verify_state_indexes()",
     "run": "select * from kirby.verify_runs()",
     "tick": "select * from kirby.verify_ticks()",
     "topic_count": "select * from kirby.verify_topic_counts()",
@@ -22,6 +24,8 @@ PROJECTIONS: dict[str, LiteralString] = {
     "claim": "select * from kirby.verify_claims()",
     "due": "select * from kirby.verify_due()",
     "produced": "select * from kirby.verify_references()",
+    "flow": "select * from kirby.verify_flow()",
+    "parent_index": "select * from kirby.verify_parent_index()",
 }
 FIRST: LiteralString = """
     select key, expected, found, count(*) over () as total

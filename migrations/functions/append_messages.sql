@@ -2,7 +2,8 @@
 -- p_messages: {"<topic>": [{"v": payload, "k": key, "h": headers, "p": [parent positions]}, …], …}; or,
 -- for messages with more to them (kirby.append_special), {"<topic>": {"m": [{…}, …]}, …}. A topic of
 -- which not all lanes are alike takes that way too.
--- Returns the positions, per topic in the order given, and the topics' ids, for the notification.
+-- Returns the positions, per topic in the order given, and the topics' ids, for the notification. KB003: a message
+-- that was exported from here and comes back (kirby.checked_origin).
 create or replace function kirby.append_messages(
   p_environment_id smallint,
   p_run_id bigint,
@@ -34,7 +35,7 @@ begin
     elsif jsonb_array_length(v_messages) = 1 then  -- the same as below, in a tenth less time
       insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents)
       select n.position, v_topic.id, kirby.lane(n.k, n.position, v_topic.lanes),
-             n.k, coalesce(n.v, 'null'), n.h, p_run_id, n.p
+             n.k, coalesce(n.v, 'null'), case when n.h ? 'origin' then kirby.checked_origin(n.h, p_environment_id) else n.h end, p_run_id, n.p
         from (select nextval('kirby.position') as position, m.*
                 from jsonb_to_recordset(v_messages) as m (k text, v jsonb, h jsonb, p bigint[])) n
       returning array[position] into v_new;
@@ -47,7 +48,7 @@ begin
       ), inserted as (
         insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents)
         select n.position, v_topic.id, kirby.lane(n.k, n.position, v_topic.lanes),
-               n.k, coalesce(n.v, 'null'), n.h, p_run_id, n.p
+               n.k, coalesce(n.v, 'null'), case when n.h ? 'origin' then kirby.checked_origin(n.h, p_environment_id) else n.h end, p_run_id, n.p
           from numbered n
         returning position
       )

@@ -48,7 +48,7 @@ begin
   ), appended as (
     insert into kirby.message (position, topic_id, lane, key, payload, headers, run_id, parents,
                                deliver_at, expires_at)
-    select w.position, p_topic.id, w.lane, w.k, coalesce(w.v, 'null'), w.h, p_run_id, w.p, w.d, w.x
+    select w.position, p_topic.id, w.lane, w.k, coalesce(w.v, 'null'), case when w.h ? 'origin' then kirby.checked_origin(w.h, p_topic.environment_id) else w.h end, p_run_id, w.p, w.d, w.x
       from written w
   )
   select array_agg(m.position order by m.n), array_agg(m.i order by m.n), count(m.i), (select count(*) from fresh)

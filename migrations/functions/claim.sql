@@ -11,7 +11,7 @@ create or replace function kirby.claim(
 )
   returns table (claim_id bigint, fence bigint, attempt smallint, positions bigint[], keys text[],
                  payloads json, headers json, recorded_at timestamptz[],
-                 run_ids bigint[], parents json)
+                 run_ids bigint[], parents json, dense boolean)
   language plpgsql
   volatile
   security definer

@@ -39,6 +39,10 @@ begin
            error = excluded.error;
   end loop;
 
+  if p_claim.rewind_id is not null then
+    perform kirby.mark_replays(p_claim);
+  end if;
+
   -- What was parked may have let go of keys whose messages were filed as waiting after it.
   for v_failure in
     select distinct d.key from kirby.due d

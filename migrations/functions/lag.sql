@@ -4,7 +4,7 @@
 --
 -- Before a cursor lie as many messages as were published less its rank (delivered); what came since
 -- the last count is counted here. So the time it takes does not depend on how far behind it is. Cursors and
--- claims are found from their newest end, as kirby.take_lane does.
+-- claims are found from their newest end, as kirby.take_lane does. What a rewind passes over is not counted.
 create or replace function kirby.lag(
   p_subscription_id integer,
   out messages bigint,
@@ -30,13 +30,16 @@ begin
 
   with lane as materialized (
     select c.lane, c.position, greatest(c.position, n.position) as start,
-           case when n.position > c.position then n.messages - c.delivered else 0 end as counted
+           case when n.position > c.position then n.messages - c.delivered else 0 end as counted,
+           w.delivered - w.passed - w.messages as passed_over
       from generate_series(0, v_lanes - 1) as l (lane)
      cross join lateral (
            select * from kirby.cursor o
             where o.subscription_id = p_subscription_id and o.lane = l.lane
             order by o.position desc limit 1) c
       left join kirby.topic_count n on n.topic_id = v_topic and n.lane = c.lane
+      left join kirby.rewind_lane w on w.subscription_id = p_subscription_id and w.lane = c.lane
+                                   and w.rewind_id = c.rewind_id
   ), tail as (
     select count(*) as messages
       from (select from lane l
@@ -62,7 +65,8 @@ begin
      where d.subscription_id = p_subscription_id and d.parked_at is null and d.reason <> 'done'
      limit v_most + 1
   )
-  select greatest((select sum(l.counted) from lane l), 0) + t.messages + h.messages + d.messages,
+  select greatest(greatest((select sum(l.counted) from lane l), 0) + t.messages
+                    - coalesce((select sum(l.passed_over) from lane l), 0), 0) + h.messages + d.messages,
          t.messages <= v_most and h.messages <= v_most and d.looked_at <= v_most
     into messages, exact
     from tail t, held h,

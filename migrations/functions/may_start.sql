@@ -18,6 +18,7 @@ begin
     return kirby.has_place(p_run, p_supervisor);
   end if;
   return not exists (select from kirby.run r
-                      where r.deployment_id = p_run.deployment_id and r.status in ('starting', 'running'));
+                      where r.deployment_id = p_run.deployment_id and r.status in ('starting', 'running')
+                        and r.shadow_id is null);
 end;
 $$;

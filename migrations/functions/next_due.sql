@@ -1,5 +1,5 @@
 -- In how many seconds something of these subscriptions comes up without a new message: a retry or delayed
--- message that is due, a lease that ends, a rate that lets the next one out. NULL: nothing is planned.
+-- message that is due, a lease that ends, a rate (that of a rewind too) that lets the next one out. NULL: nothing is planned.
 create or replace function kirby.next_due(p_subscription_ids integer[])
   returns double precision
   language plpgsql
@@ -24,7 +24,12 @@ begin
            select min(c.lease_until) from kirby.claim c
             where c.subscription_id = s.id and c.id >= kirby.first_claim(s.id)
             union all
-           select s.rate_at where s.rate_at > kirby.now()) next
+           select s.rate_at where s.rate_at > kirby.now()
+            union all
+           select w.rate_at from kirby.rewind w
+            where w.status = 'running' and w.rate_at > kirby.now()
+              and exists (select from kirby.rewind_lane l where l.rewind_id = w.id and l.subscription_id = s.id)
+           ) next
      where s.id = any (p_subscription_ids) and s.paused_at is null);
 end;
 $$;

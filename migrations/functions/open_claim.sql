@@ -47,6 +47,9 @@ begin
   if p_fresh and num_nonnulls(p_subscription.key_in_flight, p_subscription.key_rate) > 0 then
     perform kirby.limit_keys(p_subscription, v_claim);
   end if;
+  if v_claim.rewind_id is not null then
+    perform kirby.mark_replays(v_claim);
+  end if;
   if p_fresh and p_subscription.rate is null and not exists (
     select from kirby.due d where d.subscription_id = p_subscription.id
   ) then
@@ -82,6 +85,9 @@ begin
 
     perform kirby.park(p_subscription, v_claim.lane, v_next, v_claim.attempt, 'killed',
                        kirby.killed(v_claim));
+    if v_claim.rewind_id is not null then
+      perform kirby.mark_replays(p_claim);
+    end if;
     if v_next = v_claim.last then
       delete from kirby.claim where id = v_claim.id;
       perform kirby.forget_done(v_claim);
@@ -90,6 +96,9 @@ begin
     update kirby.claim set first = v_next + 1, upto = last, attempt = 1
      where id = v_claim.id returning * into v_claim;
     perform kirby.hold_back(p_subscription, v_claim);
+    if v_claim.rewind_id is not null then
+      perform kirby.mark_replays(v_claim);
+    end if;
   end loop;
 end;
 $$;

@@ -4,7 +4,7 @@
 -- What the version says of concurrency is kept here, and in kirby.may_start: allow runs beside each other; queue
 -- lets each wait for the one before; skip records a run that was skipped while one is queued or under way; replace
 -- cancels those. default is allow (kirby.fire_ticks skips ticks). Kirby's own retries and replicas are neither
--- skipped nor do they replace anything.
+-- skipped nor do they replace anything; nor do shadows, and what is run again of one is one (kirby.start_shadow).
 create or replace function kirby.queue_run(
   p_deployment_id integer,
   p_cause text,
@@ -18,7 +18,8 @@ create or replace function kirby.queue_run(
   p_version integer default null,
   p_losses smallint default 0,
   p_canary boolean default false,
-  p_destination uuid default null
+  p_destination uuid default null,
+  p_shadow_id integer default null
 )
   returns bigint
   language plpgsql
@@ -30,7 +31,8 @@ declare
   v_deployment kirby.deployment;
   v_version    kirby.deployment_version;
   v_run        kirby.run;
-  v_asked      boolean := p_replica is null and (p_cause <> 'retry' or p_actor <> 'kirby');
+  v_shadow     integer := coalesce(p_shadow_id, (select r.shadow_id from kirby.run r where r.id = p_retry_of));
+  v_asked      boolean := p_replica is null and (p_cause <> 'retry' or p_actor <> 'kirby') and v_shadow is null;
   v_live       bigint;
 begin
   select * into v_deployment from kirby.deployment where id = p_deployment_id;
@@ -54,13 +56,13 @@ begin
 
   insert into kirby.run (deployment_id, environment_id, version, status, cause, actor, tick_at, replica, attempt,
                          restarts, retry_of, not_before, queued_at, priority, labels, canary, serial, turn, losses,
-                         destination, ended_at, reason)
+                         destination, ended_at, reason, shadow_id)
   select p_deployment_id, v_deployment.environment_id, v_version.version,
          case when v_live is null then 'queued' else 'skipped' end, p_cause, p_actor, p_tick_at, p_replica, p_attempt,
          p_restarts, p_retry_of, n.at + p_delay, n.at, v_version.priority, v_version.labels, p_canary,
-         p_replica is null and v_version.concurrency in ('queue', 'skip', 'replace'),
+         p_replica is null and v_version.concurrency in ('queue', 'skip', 'replace') and v_shadow is null,
          kirby.turn(n.at + p_delay, v_version.priority), p_losses, p_destination,
-         case when v_live is not null then n.at end, 'run ' || v_live || ' had not ended'
+         case when v_live is not null then n.at end, 'run ' || v_live || ' had not ended', v_shadow
     from (select kirby.now() as at) n
   returning * into v_run;
   perform kirby.append_job_event(v_run.id, p_deployment_id, 'run_' || v_run.status,

@@ -35,7 +35,9 @@ begin
     select * into v_cursor from kirby.cursor c
      where c.subscription_id = v_subscription.id and c.lane = v_message.lane
        for no key update;
-    continue when v_cursor.position < v_message.position;
+    continue when v_cursor.position < v_message.position and not exists (  -- a lane that was moved back may be behind
+      select from kirby.due d
+       where d.subscription_id = v_subscription.id and d.position = v_message.position);
     perform from kirby.due d
       where d.subscription_id = v_subscription.id and d.position = v_message.position and d.reason <> 'done'
         for update;

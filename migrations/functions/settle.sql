@@ -20,7 +20,7 @@ create or replace function kirby.settle(
 )
   returns table (topics integer[], claim_id bigint, fence bigint, attempt smallint, positions bigint[],
                  keys text[], payloads json, headers json, recorded_at timestamptz[],
-                 run_ids bigint[], parents json)
+                 run_ids bigint[], parents json, dense boolean)
   language plpgsql
   volatile
   security definer
@@ -41,6 +41,7 @@ begin
   select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence;
   if found then
     v_own := kirby.own_subscription(v_claim.subscription_id);
+    perform pg_advisory_xact_lock_shared(kirby.claim_lock(), v_claim.subscription_id);  -- against kirby.begin_rewind
     select * into v_claim from kirby.claim c where c.id = p_claim_id and c.fence = p_fence for update;
   end if;
   if not found then
@@ -55,7 +56,7 @@ begin
     topics := v_new.topics;
   end if;
   if p_mutations <> '{}' then
-    perform kirby.append_mutations(v_own.environment_id, v_own.run_id, p_mutations);
+    topics := topics || kirby.append_mutations(v_own.environment_id, v_own.run_id, p_mutations);
   end if;
 
   if p_failures <> '[]' then

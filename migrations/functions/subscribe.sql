@@ -31,7 +31,9 @@ begin
     perform kirby.fail('KB001', format('max_attempts is %s: from 1 to 1000', p_max_attempts));
   end if;
   select * into v_who from kirby.principal();
-  topic_id := kirby.topic_id(v_who.environment_id, p_topic);
+  topic_id := case when p_topic ~ '^state\.[a-z][a-z0-9_]{0,49}$' and p_topic !~ '_history$'
+                   then kirby.open_feed(v_who.environment_id, substr(p_topic, 7))  -- what a state changes
+                   else kirby.topic_id(v_who.environment_id, p_topic) end;
 
   insert into kirby.subscription (topic_id, name, mode) values (topic_id, p_name, p_mode)
       on conflict do nothing;

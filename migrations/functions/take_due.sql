@@ -22,15 +22,18 @@ begin
       return null;
     end if;
     continue when kirby.put_off(p_subscription, v_due);
+    continue when v_due.rewind_id is not null and kirby.put_off_replay(v_due);
 
     update kirby.due d
        set due_at = 'infinity', attempt = d.attempt + 1,
            reason = case when d.reason in ('delayed', 'queued', 'limited') then 'ready' else d.reason end
      where d.subscription_id = p_subscription.id and d.position = v_due.position
     returning d.* into v_due;
-    insert into kirby.claim (subscription_id, lane, first, last, upto, run_id, holder, lease_until, attempt, kind)
+    insert into kirby.claim (subscription_id, lane, first, last, upto, run_id, holder, lease_until, attempt, kind,
+                             rewind_id)
     values (p_subscription.id, v_due.lane, v_due.position, v_due.position, v_due.position, p_run_id,
-            current_setting('kirby.holder', true), kirby.now() + p_lease, v_due.attempt, 'due')
+            current_setting('kirby.holder', true), kirby.now() + p_lease, v_due.attempt, 'due',
+            v_due.rewind_id)
     returning * into v_claim;
     if p_subscription.rate is not null then
       perform kirby.count_rate(p_subscription, 1);

@@ -1,4 +1,4 @@
--- Claims that break what they promise: a range lies below its lane's cursor, no message is in two ranges of a lane,
+-- Claims that break what they promise: a range lies below its lane's cursor (or where it was before a rewind), no message is in two ranges of a lane,
 -- an ordered subscription has one range of a lane, and a message that is delivered by itself is noted as due,
 -- unless retention removed it (its claim goes when it is settled, or its lease ends).
 create or replace function kirby.verify_claims()
@@ -9,7 +9,9 @@ as $$
   select format('claim %s', c.id), jsonb_build_object('last, at most', p.position), jsonb_build_object('last', c.last)
     from kirby.claim c
     left join kirby.cursor p on p.subscription_id = c.subscription_id and p.lane = c.lane
-   where c.last > coalesce(p.position, -1)
+    left join kirby.rewind_lane w on w.subscription_id = c.subscription_id and w.lane = c.lane
+                                 and w.rewind_id = p.rewind_id
+   where c.last > greatest(p.position, w.upto, -1)
    union all
   select format('claim %s', c.id), jsonb_build_object('others of its range or lane', '[]'::jsonb),
          jsonb_build_object('others of its range or lane', jsonb_agg(o.id order by o.id))

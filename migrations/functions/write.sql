@@ -21,7 +21,7 @@ begin
   positions := v_new.positions;
   topics := v_new.topics;
   if p_mutations <> '{}' then
-    perform kirby.append_mutations(v_who.environment_id, v_who.run_id, p_mutations);
+    topics := topics || kirby.append_mutations(v_who.environment_id, v_who.run_id, p_mutations);
   end if;
 end;
 $$;

@@ -111,3 +111,16 @@ class LiveLog {
 
 const log = document.getElementById("log");
 if (log && document.querySelector("[data-follow]")) new LiveLog(log);
+
+/* The slider of a state: it says which moment it stands at, and goes there when it is let go. */
+for (const slider of document.querySelectorAll("[data-slider]")) {
+  const form = slider.form;
+  const [first, last] = [Date.parse(form.elements.first.value), Date.parse(form.elements.last.value)];
+  slider.addEventListener("input", () => {
+    const at = new Date(first + ((last - first) * slider.value) / slider.max);
+    const words = slider.value === slider.max ? "now" : `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+    form.querySelector("output").value = words;
+    slider.setAttribute("aria-valuetext", words);
+  });
+  slider.addEventListener("pointerup", () => form.requestSubmit());
+}

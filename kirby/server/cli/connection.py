@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from kirby.core import dsn
 from kirby.core.errors import Invalid, Unavailable
+from kirby.core.folder import is_folder
 from kirby.core.payload import MAX_BYTES
 from kirby.server import database, environments, schema
 from kirby.server.environments import Environment
@@ -47,6 +48,11 @@ def address() -> str:
     """
     settings = Settings.from_env(os.environ)
     if settings.dsn is not None:
+        if is_folder(settings.dsn):
+            raise Invalid(
+                f"KIRBY_DSN is {settings.dsn}, and this needs a database: a folder is for scripts"
+                " (python script.py) and for kirby test"
+            )
         return settings.dsn
     if "KIRBY_DATA" in os.environ:
         return _of_folder(settings)

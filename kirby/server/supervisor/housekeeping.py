@@ -24,6 +24,8 @@ SOON = 1.0  # until something is tried again for which a lock was not had
 SHARE = 9  # a duty that took a second rests for so many
 
 COUNT = "select kirby.count_messages()"
+KEEP_STATES = "select kirby.keep_states()"
+COUNT_FLOW = "select kirby.count_flow()"
 SUMMARIZE = "select kirby.summarize_messages()"
 OPEN = "select kirby.open_partitions()"
 PACE = "select kirby.keep_pace()"
@@ -33,7 +35,7 @@ REMOVE_MESSAGES = "select kirby.remove_messages(%s, %s)"
 REMOVE_ROWS = "select kirby.remove_rows(%s)"
 LOW_FLOORS = "select kirby.low_claim_floors()"
 RAISE_FLOOR = "select kirby.raise_claim_floor(%s)"
-FORGET = "select kirby.forget_removed() + kirby.sweep_produced()"
+FORGET = "select kirby.forget_removed() + kirby.sweep_produced() + kirby.forget_parents()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,13 @@ class Housekeeper:
         self._duties = [
             Duty("opening partitions", 60.0, self._open),
             Duty("counting messages", 1.0, self._count),
+            Duty("counting the flow", 2.0, self._count_flow),
             Duty("summing up blocks", 10.0, self._summarize),
             Duty("planning retention", 60.0, self._plan),
             Duty("retention", 1.0, self._retain),
             Duty("raising floors of claims", 5.0, self._raise_floors),
             Duty("forgetting ids", 60.0, self._forget),
+            Duty("keeping states", 1.0, self._keep_states),
         ]
 
     def start(self) -> None:
@@ -138,6 +142,12 @@ class Housekeeper:
 
     def _count(self, conn: db.Connection) -> bool:
         return bool(db.scalar(conn, COUNT))
+
+    def _keep_states(self, conn: db.Connection) -> bool:
+        return bool(db.scalar(conn, KEEP_STATES))
+
+    def _count_flow(self, conn: db.Connection) -> bool:
+        return bool(db.scalar(conn, COUNT_FLOW))
 
     def _summarize(self, conn: db.Connection) -> bool:
         conn.execute(SUMMARIZE)

@@ -29,6 +29,7 @@ REAP = "select kirby.reap_supervisors()"
 PLAN_DAEMONS = "select kirby.plan_daemons()"
 BALANCE = "select kirby.balance_daemons()"
 FIRE_TICKS = "select kirby.fire_ticks()"
+END_REWINDS = "select kirby.end_rewinds()"
 FORGET_FAILURES = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
 
 
@@ -79,6 +80,7 @@ class Leader:
             queued += self._ask(conn, FIRE_TICKS)
             if queued + self._ask(conn, BALANCE):
                 conn.execute("notify kirby_run")
+            self._ask(conn, END_REWINDS)
             if time.monotonic() >= self._rarely_at:
                 self._rarely_at = time.monotonic() + RARELY
                 self._duty("login failures", lambda: conn.execute(FORGET_FAILURES))

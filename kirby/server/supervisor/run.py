@@ -23,7 +23,9 @@ from kirby.server.supervisor.process import Exit, Process
 
 LOAD = """
 select r.id, r.deployment_id, r.version, r.environment_id, e.name as environment, j.name as job,
-       r.canary, l.id as release_id, l.kind, l.filename, l.source, l.sha256, l.requirements,
+       r.canary, r.shadow_id,
+       l.id as release_id, l.kind, l.filename, l.source, l.sha256, l.requirements,
+       l.name || ' ' || coalesce(l.version, left(l.sha256, 8)) as release,
        l.python, l.sdk_sha256, v.entry, v.command, v.timeout, v.grace, v.no_progress_timeout,
        coalesce((select jsonb_object_agg(f.filename, f.sha256) from kirby.release_file f
                   where f.release_id = l.id), '{}') as files
@@ -58,7 +60,9 @@ class Spec:
     environment: str
     job: str
     canary: bool
+    shadow_id: int | None
     release_id: int
+    release: str
     kind: str
     filename: str
     source: str | None

@@ -130,7 +130,9 @@ class Starter:
             "KIRBY_ENVIRONMENT": spec.environment,
             "KIRBY_JOB": spec.job,
             "KIRBY_RUN": str(spec.id),
+            "KIRBY_RELEASE": spec.release,
             strays.MARK: self._mark,
+            **({} if spec.shadow_id is None else {"KIRBY_SHADOW": str(spec.shadow_id)}),
         }
 
     def _prepare(self, spec: Spec) -> Prepared:

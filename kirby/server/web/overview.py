@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kirby.server import jobs, overview, runs, subscriptions, supervisors
+from kirby.server import jobs, overview, rewinding, runs, subscriptions, supervisors
 from kirby.server.web import pages
 
 SHOWN = 8
@@ -24,6 +24,7 @@ def show(request: Request) -> Response:
             "recent": runs.listing(conn, environment, limit=SHOWN),
             "jobs": jobs.listing(conn, environment),
             "subscriptions": subscriptions.listing(conn, environment),
+            "rewinding": rewinding.now(conn, environment),
             "supervisors": [each for each in supervisors.listing(conn) if each.alive],
         }
     template = "overview/_now.html" if pages.partial(request) else "overview/show.html"

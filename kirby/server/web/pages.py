@@ -15,7 +15,13 @@ from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 
 from kirby.core import errors
 from kirby.server import packages, tokens
@@ -51,7 +57,8 @@ TITLES = {
     503: "Not available",
 }
 THEMES = ("auto", "light", "dark")
-STATEMENT_TIMEOUT = "set local statement_timeout = '15s'"  # no page may hold the database up
+STATEMENT_TIMEOUT = "set local statement_timeout = '{}s'"  # no page may hold the database up
+USUAL, LONG = 15, 120  # seconds: of a page, and of what counts or moves very much at once
 
 
 def templates(app: Starlette) -> Jinja:
@@ -81,10 +88,13 @@ def link(
 
 
 @contextmanager
-def reading(request: Request) -> Iterator[Connection]:
-    """The unit of work of a request; what it changed is committed at its end."""
+def reading(request: Request, seconds: int = USUAL) -> Iterator[Connection]:
+    """The unit of work of a request; what it changed is committed at its end.
+
+    A statement of it may take so many seconds.
+    """
     with unit(request.app.state.engine) as conn:
-        conn.exec_driver_sql(STATEMENT_TIMEOUT)
+        conn.exec_driver_sql(STATEMENT_TIMEOUT.format(seconds))
         yield conn
 
 
@@ -137,6 +147,11 @@ def form(request: Request) -> dict[str, str]:
     return {name: value for name, value in posted.items() if isinstance(value, str)}
 
 
+def fields(request: Request) -> FormData:
+    """A posted form whose fields may be there several times; for pages that are not async."""
+    return anyio.from_thread.run(_form, request)
+
+
 async def _form(request: Request) -> FormData:
     return await request.form()
 
@@ -145,6 +160,14 @@ def here(address: str) -> str:
     """A path of this site to go back to; anything else becomes the front page."""
     safe = address.startswith("/") and not address.startswith(("//", "/\\"))
     return address if safe and address.isprintable() else "/"
+
+
+def redirect(request: Request, name: str, query: dict[str, str], **params: object) -> Response:
+    """To another page of the same environment; what is empty is left out of its address."""
+    chosen = {key: value for key, value in query.items() if value}
+    address = request.app.url_path_for(name, **params)
+    asked = urlencode({**chosen, "env": environment(request).name})
+    return RedirectResponse(f"{address}?{asked}", status_code=303)
 
 
 def number(request: Request, name: str) -> int | None:

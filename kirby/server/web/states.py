@@ -1,19 +1,27 @@
-"""Pages about states."""
+"""Pages about states: what they hold now or held at any moment, and the versions of a key."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from kirby.server import states
+from kirby.core.errors import Invalid
+from kirby.server import moments, states
+from kirby.server.moments import Moment
+from kirby.server.states import State
 from kirby.server.web import formats, pages
 
 SHOWN = 50
 COLUMNS = 8
+STEPS = 1000  # of the slider
+BLAMED = 1000  # versions that are looked at for who is to blame, unless the address asks for all
 
 
 def listing(request: Request) -> Response:
@@ -25,22 +33,101 @@ def listing(request: Request) -> Response:
 
 
 def show(request: Request) -> Response:
+    """A state as it is, or as it was ``?at=`` a time or a position."""
     environment = pages.environment(request)
     prefix, after = pages.word(request, "prefix"), pages.word(request, "after")
+    point, problem = read_point(request, "at")
     with pages.reading(request) as conn:
         state = states.get(conn, environment, request.path_params["state"])
-        rows = states.rows(conn, state, prefix=prefix, after=after, limit=SHOWN + 1)
+        rows = _rows(conn, state, point, prefix, after)
+        typed = states.columns(conn, state)
     shown = rows[:SHOWN]
     context: dict[str, Any] = {
         "state": state,
         "rows": shown,
         "more": len(rows) > SHOWN,
         "columns": columns(shown),
+        "views": typed,
         "prefix": prefix,
         "after": after,
+        "problem": problem,
+        "done": pages.word(request, "done"),
+        "slider": _slider(state, _when(point, shown), request.state.now),
+        **at_context(request, point),
     }
     template = "states/_rows.html" if pages.partial(request) else "states/show.html"
-    return pages.render(request, template, **context)
+    return pages.render(request, template, 400 if problem else 200, **context)
+
+
+def at_context(request: Request, point: Moment | None) -> dict[str, Any]:
+    """The moment that a page is about, as it is, as its address has it, and as it was typed."""
+    at = moments.written(point) or None
+    return {"point": point, "at": at, "typed": pages.word(request, "at")}
+
+
+def _rows(
+    conn: Connection, state: State, point: Moment | None, prefix: str, after: str
+) -> list[states.Entry]:
+    if point is None:
+        return states.rows(conn, state, prefix=prefix, after=after, limit=SHOWN + 1)
+    position, when = (point, None) if isinstance(point, int) else (None, point)
+    return states.at(
+        conn, state, position=position, when=when, prefix=prefix, after=after, limit=SHOWN + 1
+    )
+
+
+def read_point(request: Request, name: str) -> tuple[Moment | None, str | None]:
+    """The moment that the address names (None: now), and what is wrong with it."""
+    try:
+        return moments.parse(pages.word(request, name), request.state.now), None
+    except Invalid as error:
+        return None, str(error)
+
+
+# The slider
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """Where the slider stands between the first and the last moment of a state."""
+
+    first: datetime
+    last: datetime
+    step: int
+
+
+def _when(point: Moment | None, rows: list[states.Entry]) -> datetime | None:
+    """About when it was: of a position the last change that is seen; None: now."""
+    if not isinstance(point, int):
+        return point
+    return max((row.updated_at for row in rows), default=datetime.min.replace(tzinfo=UTC))
+
+
+def _slider(state: State, at: datetime | None, now: datetime) -> Slider:
+    first = min(state.created_at, now)
+    if at is None or now <= first:
+        return Slider(first, now, STEPS)
+    share = (at - first) / (now - first)
+    return Slider(first, now, round(STEPS * min(max(share, 0), 1)))
+
+
+def slide(request: Request) -> Response:
+    """Go to the moment at which the slider was let go; its ends are those that were shown."""
+    step = min(pages.number(request, "step") or 0, STEPS)
+    first, last = _end(request, "first"), _end(request, "last")
+    at = None if step == STEPS else (first + (last - first) * step / STEPS).replace(microsecond=0)
+    query = {"prefix": pages.word(request, "prefix"), "at": moments.written(at)}
+    return pages.redirect(request, "state", query, state=request.path_params["state"])
+
+
+def _end(request: Request, name: str) -> datetime:
+    point = moments.parse(pages.word(request, name), request.state.now)
+    if not isinstance(point, datetime):
+        raise Invalid(f"{name} must be a time")
+    return point
+
+
+# Values side by side
 
 
 def columns(rows: list[states.Entry]) -> list[str]:
@@ -67,39 +154,71 @@ class Change:
 
     name: str
     before: str | None
-    after: str
+    after: str | None
 
 
-def changes(new: states.Mutation, old: states.Mutation | None) -> list[Change]:
-    """What a version changed, member by member, if both values are objects."""
-    if old is None or not isinstance(new.value, dict) or not isinstance(old.value, dict):
+def changes(before: object, after: object) -> list[Change]:
+    """What differs between two values, member by member, if both are objects.
+
+    Members of objects that both have are named like ``worst.minutes``. None: it is not there.
+    """
+    if not isinstance(before, dict) or not isinstance(after, dict):
         return []
-    before, after = old.value, new.value
-    names = [name for name in before | after if before.get(name) != after.get(name)]
-    return [
-        Change(
-            name,
-            formats.cell(before[name], 40) if name in before else None,
-            formats.cell(after[name], 40) if name in after else "removed",
-        )
-        for name in names[:COLUMNS]
-    ]
+    found: list[Change] = []
+    for name in before | after:
+        if name in before and name in after:
+            found += _changed(name, before[name], after[name])
+        else:
+            found.append(Change(name, _shown(before, name), _shown(after, name)))
+    return found
+
+
+def _changed(name: str, before: Any, after: Any) -> list[Change]:
+    if before == after and type(before) is type(after):
+        return []
+    if isinstance(before, dict) and isinstance(after, dict) and before and after:
+        return [replace(each, name=f"{name}.{each.name}") for each in changes(before, after)]
+    return [Change(name, formats.cell(before, 40), formats.cell(after, 40))]
+
+
+def _shown(value: dict[str, Any], name: str) -> str | None:
+    return formats.cell(value[name], 40) if name in value else None
+
+
+# A key
 
 
 def history(request: Request) -> Response:
     environment = pages.environment(request)
     key, before = pages.word(request, "key"), pages.number(request, "before")
+    most = states.LOOKED if pages.word(request, "blame") == "all" else BLAMED
     with pages.reading(request) as conn:
         state = states.get(conn, environment, request.path_params["state"])
         entry = states.entry(conn, state, key)
         versions = states.history(conn, state, key, before=before, limit=SHOWN + 1)
+        blamed = states.blame(conn, state, key, most=most) if entry.op == "set" else []
     context: dict[str, Any] = {
         "state": state,
         "key": key,
         "entry": entry,
+        "blamed": blamed,
+        "most": most,
         "versions": versions[:SHOWN],
-        "changes": [changes(new, old) for new, old in zip_longest(versions[:SHOWN], versions[1:])],
+        "changes": [_since(old, new) for new, old in zip_longest(versions[:SHOWN], versions[1:])],
         "more": len(versions) > SHOWN,
         "before": before,
+        "done": pages.word(request, "done"),
     }
     return pages.render(request, "states/key.html", **context)
+
+
+def _since(old: states.Mutation | None, new: states.Mutation | None) -> list[Change]:
+    return changes(old.value, new.value)[:COLUMNS] if old and new else []
+
+
+ROUTES = [
+    Route("/states", listing, name="states"),
+    Route("/states/{state}", show, name="state"),
+    Route("/states/{state}/slide", slide, name="state_slide"),
+    Route("/states/{state}/key", history, name="state_key"),
+]

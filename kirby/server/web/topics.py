@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from kirby.core.errors import Invalid
-from kirby.server import environments, subscriptions, topics
+from kirby.server import environments, rewinding, subscriptions, topics
 from kirby.server.web import pages
 
 SHOWN = 30
@@ -22,6 +22,7 @@ def listing(request: Request) -> Response:
         context: dict[str, Any] = {
             "topics": topics.listing(conn, environment),
             "subscriptions": subscriptions.listing(conn, environment),
+            "rewinding": rewinding.now(conn, environment),
         }
     template = "topics/_table.html" if pages.partial(request) else "topics/listing.html"
     return pages.render(request, template, **context)
@@ -64,6 +65,7 @@ def _show(request: Request, status: int, form: dict[str, str], problem: str | No
         context: dict[str, Any] = {
             "topic": topic,
             "subscriptions": subscriptions.listing(conn, environment, topic=topic.name),
+            "rewinding": rewinding.now(conn, environment, topic=topic.name),
             "form": form,
             "problem": problem,
             "published": pages.number(request, "published"),

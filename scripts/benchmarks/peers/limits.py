@@ -1,6 +1,7 @@
 """What driver and server can do at best with the same rows. Each has a process of its own."""
 
 import time
+from collections import Counter
 
 import psycopg
 
@@ -131,3 +132,29 @@ def copy_lines(dsn, count):
             with conn.cursor().copy("copy line (run_id, stream, level, text) from stdin") as copy:
                 copy.write("".join(rows))
         return count / (time.monotonic() - started)
+
+
+COUNTS = "create table if not exists tally (name text, key text, n bigint, primary key (name, key))"
+UPSERT = """
+    insert into tally select %s, key, n from unnest(%s::text[], %s::bigint[]) as t (key, n)
+        on conflict (name, key) do update set n = tally.n + excluded.n
+"""
+
+
+def tally_pages(dsn, topic, page, keys):
+    """Read page after page, count by key in a table that is updated in place, and commit both."""
+    name, position, total = f"tally-{topic}", 0, 0
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=2) as conn:
+        conn.execute(COUNTS)
+        conn.execute("insert into place values (%s, 0)", [name])
+        started = time.monotonic()
+        while True:
+            with conn.transaction():
+                rows = conn.execute(PAGE, [topic, position, page]).fetchall()
+                if not rows:
+                    return total / (time.monotonic() - started)
+                position = rows[-1][0]
+                counts = Counter(str(row[0] % keys) for row in rows)
+                conn.execute(UPSERT, [name, list(counts), list(counts.values())])
+                conn.execute(MOVE, [position, name])
+            total += len(rows)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import psycopg
+from rewind import BUG, STATE, Rewinding
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -125,18 +126,22 @@ class Demo:
             time.sleep(0.1)
         return rows
 
-    def deploy(self, days):
+    def deploy(self, days, carriers=HERE / "carriers.py"):
         report_dsn = (self.data / "auditor.dsn").read_text().strip()
         for script, *options in (
-            ("departures.py", "--var", f"DAYS={days}"),
-            ("delays.py",),
-            ("carriers.py",),
-            ("report.py", "--var", f"REPORT_DSN={report_dsn}"),
+            (HERE / "delays.py",),
+            (carriers,),
+            (HERE / "report.py", "--var", f"REPORT_DSN={report_dsn}"),
         ):
-            console.print(
-                self.kirby("deploy", str(HERE / script), *options), highlight=False, soft_wrap=True
-            )
-        console.print(self.kirby("job", "trigger", "departures"), highlight=False, soft_wrap=True)
+            self.say("deploy", str(script), *options)
+        self.deploy_departures(days)
+        self.say("job", "trigger", "departures")
+
+    def deploy_departures(self, days):
+        self.say("deploy", str(HERE / "departures.py"), "--var", f"DAYS={days}")
+
+    def say(self, *arguments):
+        console.print(self.kirby(*arguments), highlight=False, soft_wrap=True)
 
     def expected(self, days):
         """The figures straight from the data set, computed in the virtualenv of departures."""
@@ -234,6 +239,47 @@ def compare(demo, expected):
     return all(one == other for one, other in (*totals.values(), *rows.values()))
 
 
+def check_rewind(arguments):
+    """Run the days through with a bug, fix it, rewind, and compare; the exit code."""
+    data = fresh(arguments)
+    started = time.monotonic()
+    with Demo(data, arguments.port or free_port()) as demo:
+        demo.deploy(arguments.days, with_bug(data))
+        follow(demo, demo.expected(arguments.days)["departures"], [])
+        wrong = dict(demo.ask(STATE))
+        fixed = [str(HERE / "carriers.py"), "--reason", "early flights count as well", "--replace"]
+        demo.say("deploy", *fixed)
+        rewinding = Rewinding(demo, arguments.days, not arguments.without_states)
+        rewinding.plan()
+        rewinding.begin()
+        for what in arguments.kill or []:
+            demo.kill(what)
+        wait_for(rewinding.over)
+        rewinding.compare(wrong)
+    for name, found, wanted in rewinding.rows:
+        console.print(f"{name:>40}  {found!s:>60}  {verdict(found, wanted)}", soft_wrap=True)
+    equal = all(found == wanted for _, found, wanted in rewinding.rows)
+    seconds = time.monotonic() - started
+    console.print(f"{'every row is as it must be' if equal else 'NOT so'}, after {seconds:.0f} s")
+    return 0 if equal else 1
+
+
+def with_bug(data):
+    """carriers.py with a bug that is easily made: flights that leave early count for nothing."""
+    path = data / "with-a-bug" / "carriers.py"
+    path.parent.mkdir(parents=True)
+    path.write_text((HERE / "carriers.py").read_text().replace(*BUG))
+    return path
+
+
+def wait_for(over):
+    deadline = time.monotonic() + PATIENCE
+    while not over():
+        if time.monotonic() > deadline:
+            sys.exit(f"it did not end within {PATIENCE} s")
+        time.sleep(0.1)
+
+
 def verdict(one, other):
     return "equal" if one == other else "DIFFERENT"
 
@@ -248,11 +294,7 @@ def figures(row):
 
 def check(arguments):
     """Run the days through on a fresh folder, kill on the way, and compare; the exit code."""
-    data = arguments.data or ROOT / ".kirby-check"
-    if arguments.data is None:
-        shutil.rmtree(data, ignore_errors=True)
-    elif data.exists():
-        sys.exit(f"{data} is there already: a check begins with a fresh folder")
+    data = fresh(arguments)
     started = time.monotonic()
     with Demo(data, arguments.port or free_port()) as demo:
         demo.deploy(arguments.days)
@@ -262,6 +304,16 @@ def check(arguments):
     seconds = time.monotonic() - started
     console.print(f"{'every row is equal' if equal else 'NOT equal'}, after {seconds:.0f} s")
     return 0 if equal else 1
+
+
+def fresh(arguments):
+    """A folder for a check; what is left of the last one in the usual place is removed."""
+    data = arguments.data or ROOT / ".kirby-check"
+    if arguments.data is None:
+        shutil.rmtree(data, ignore_errors=True)
+    elif data.exists():
+        sys.exit(f"{data} is there already: a check begins with a fresh folder")
+    return data
 
 
 def show(arguments):
@@ -290,6 +342,13 @@ def main():
     parser.add_argument("--data", type=Path, help="the folder (.kirby; with --check .kirby-check)")
     parser.add_argument("--kill", action="append", choices=KILLS,
                         help="kill -9 this on the way; may be given repeatedly")  # fmt: skip
+    parser.add_argument(
+        "--rewind",
+        action="store_true",
+        help="check a rewind of the source after a bug, beside live departures",
+    )
+    parser.add_argument("--without-states", action="store_true",
+                        help="rewind without the states, so that they count twice")  # fmt: skip
     arguments = parser.parse_args()
     if arguments.all:
         arguments.days = DAYS_OF_2013
@@ -297,6 +356,8 @@ def main():
         parser.error("--days is from 1 to 365")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kirby dev` is to end in any case
     try:
+        if arguments.rewind:
+            sys.exit(check_rewind(arguments))
         sys.exit(check(arguments) if arguments.check else show(arguments))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,35 @@
+-- Of a plan: what somebody should know before it begins.
+create or replace function kirby.plan_warnings(p_topic kirby.topic, p_readers jsonb, p_down jsonb, p_states boolean)
+  returns jsonb
+  language sql
+  volatile
+as $$
+  select coalesce(jsonb_agg(w.text order by w.number), '[]')
+    from (select 1 as number, format(
+                   'state %s will count these messages twice: it is not set back first (--states does it)',
+                   s.name) as text
+            from jsonb_to_recordset(p_down -> 'states') as s (name text)
+           where not p_states
+           union all
+          select 2, format('%s versions of these keys of state %s come from elsewhere%s, and will be undone with them',
+                           s.others, s.name,
+                           case when s.other_jobs <> '{}' then ' (' || array_to_string(s.other_jobs, ', ') || ')' else '' end)
+            from jsonb_to_recordset(p_down -> 'states') as s (name text, others bigint, other_jobs text[])
+           where p_states and s.others > 0
+           union all
+          select 3, format('some versions of state %s were made from messages before this point as well: what those added is undone with them. An earlier point, at which nothing was being worked on, has none', m.name)
+            from jsonb_array_elements_text(p_down -> 'mixed') as m (name)
+           where p_states
+           union all
+          select 4, format('subscription %s is paused: its messages come again when it is resumed', r.name)
+            from jsonb_to_recordset(p_readers) as r (name text, paused boolean)
+           where r.paused
+           union all
+          select 5, format('%s messages that are made downstream are parked by %s: they are not waited for', count(*), s.name)
+            from jsonb_to_recordset(p_down -> 'topics') as d (name text)
+            join kirby.topic t on t.environment_id = p_topic.environment_id and t.name = d.name
+            join kirby.subscription s on s.topic_id = t.id
+            join kirby.due o on o.subscription_id = s.id and o.parked_at is not null
+           where p_states
+           group by s.id, s.name) w;
+$$;
