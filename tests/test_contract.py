@@ -296,6 +296,12 @@ def test_what_fails_for_good_is_parked(place, on_failure):
     assert kept == ([3] if on_failure == "block" else [3, 2])
     assert values(invoices).count("not this") == len(kept)
 
+    for value, key in ((4, "a"), (5, "b")):
+        orders.publish(value, key=key)
+    drain()
+    late = [value for value in values(invoices) if value in (4, 5)]
+    assert sorted(late) == ([5] if on_failure == "block" else [4, 5])
+
 
 def test_errors_that_are_parked_at_once_or_ignored(place):
     orders.publish_many(["park", "ignore", "fine"])

@@ -350,6 +350,8 @@ def test_effects_are_left_out_and_noted(tmp_path):
     [
         ({"in__a_jsonl": '1\n{"x": \n'}, "in/a.jsonl, line 2 is not JSON: Expecting value"),
         ({"in__a__1_json": "{"}, "in/a/1.json is not JSON"),
+        ({"in__a_jsonl": "NaN"}, "in/a.jsonl, line 1 is not JSON: it has no NaN"),
+        ({"manifest_json": {"complete": False}}, "is a part of a slice: repeat the kirby pull"),
         ({"in__a__1_txt": "1"}, "in/a/1_txt is no message: each is a .json file, like 0001.json"),
         ({"in__a_txt": "1"}, "in/a_txt is no input: a topic is a folder of .json files"),
         ({"in__a_jsonl": "1", "in__a__1_json": "1"}, "topic a is there twice"),

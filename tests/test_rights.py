@@ -6,12 +6,12 @@ from fix_sdk import FOREIGN, TOKEN, house_fixture  # noqa: F401
 from psycopg import errors, sql
 
 PROTOCOL = {
-    "begin_effect", "begin_export", "bury", "claim", "confirm_effect", "declare", "declare_columns",
-    "end_export", "export_entries", "export_messages", "fly", "get_entries", "get_entries_at", "get_history", "hello", "land",
-    "limit_subscription", "next_due", "now",
-    "open_shadow", "open_topic", "protocol", "publish", "publish_within", "read", "release", "renew",
-    "report_progress", "resume",
-    "retract", "serve", "settle", "subscribe", "task_status", "write",
+    "begin_effect", "begin_export", "bury", "claim", "confirm_effect", "declare",
+    "declare_columns", "end_export", "export_entries", "export_messages", "fly",
+    "get_entries", "get_entries_at", "get_history", "hello", "land", "limit_subscription",
+    "next_due", "now", "open_shadow", "open_topic", "protocol", "publish", "publish_within",
+    "read", "release", "renew", "report_progress", "resume", "retract", "serve", "settle",
+    "subscribe", "task_status", "write",
 }  # fmt: skip
 READABLE = {
     "state_at", "state_blame", "state_diff", "typed_boolean", "typed_integer", "typed_number",

@@ -10,6 +10,7 @@ from fix_web import connected, publish, scalar
 from kirby.core import subscriptions
 
 PLAN = "/topics/orders/rewind"
+LISTED = '{"odd": [{"v": 1, "h": ["no object"]}]}'
 
 
 def handle(conn, id, limit=100):
@@ -296,3 +297,17 @@ def test_what_a_rewind_waits_for_is_said(shop, admin):
         subscriptions.settle(shop.conn, batch)
     scalar(shop.conn, "select kirby.end_rewinds()")
     assert ">running</span>" in admin.get(page).text
+
+
+def test_headers_that_only_look_like_those_of_a_rewind_break_no_page(shop, admin):
+    for number, replay in enumerate((-3, 10**30, "x", True, [1])):
+        odd = json.dumps({"odd": [{"v": number, "h": {"replay": replay}}]})
+        restored = {"restored": {"version": replay, "rewind": replay}, "replay": replay}
+        change = [{"k": "odd", "o": "set", "v": number, "h": restored}]
+        scalar(shop.conn, "select kirby.append_messages(1::smallint, null, %s)", odd)
+        query = "select kirby.append_mutations(1::smallint, null, %s)"
+        scalar(shop.conn, query, json.dumps({"totals": change}))
+
+    scalar(shop.conn, "select kirby.append_messages(1::smallint, null, %s)", LISTED)
+    assert admin.get("/topics/odd").status_code == 200
+    assert admin.get("/states/totals/key?key=odd").status_code == 200

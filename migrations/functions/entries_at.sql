@@ -27,16 +27,7 @@ declare
   v_base bigint;
 begin
   if p_keys is not null then
-    return query
-      select k.key, m.version, m.value, m.position, m.run_id, m.recorded_at
-        from (select distinct u.key collate "C" as key from unnest(p_keys) as u (key)) k
-       cross join lateral (
-             select * from kirby.state_mutation m
-              where m.state_id = p_state_id and m.key = k.key and m.position <= v_to
-                and (p_when is null or m.recorded_at <= p_when)
-              order by m.position desc limit 1) m
-       where m.op = 'set'
-       order by k.key;
+    return query select * from kirby.entries_of(p_state_id, p_keys, v_to, p_when);
     return;
   elsif p_position is null and p_when is null then
     return query

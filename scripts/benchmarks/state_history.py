@@ -20,7 +20,8 @@ SPAN = "interval '2 years'"
 GENERATE = """
     insert into kirby.state_mutation (position, state_id, key, version, op, value, recorded_at)
     select nextval('kirby.position'), %(state)s, (n %% %(keys)s)::text, n / %(keys)s + 1, 'set',
-           jsonb_build_object('flights', n, 'minutes', n %% 977, 'carrier', 'UA', 'note', md5(n::text)),
+           jsonb_build_object('flights', n, 'minutes', n %% 977, 'carrier', 'UA',
+                              'note', md5(n::text)),
            now() - interval '2 years' + interval '2 years' * n / %(count)s
       from generate_series(0, %(count)s - 1) n
 """
@@ -36,9 +37,10 @@ def timed(conn, query, *params, times=5):
     took = []
     for _ in range(times + 1):
         began = time.perf_counter()
-        rows = conn.execute(query, params).fetchall()
+        conn.execute(query, params).fetchall()
         took.append((time.perf_counter() - began) * 1000)
-    return f"{statistics.median(took[1:]):8.2f} ms (first {took[0]:.1f}, slowest {max(took[1:]):.1f}), {rows[0]}"
+    slowest = max(took[1:])
+    return f"{statistics.median(took[1:]):8.2f} ms (slowest {slowest:.1f}, first {took[0]:.1f})"
 
 
 def state(conn, name, keys, count):
@@ -58,39 +60,31 @@ def keep(conn):
         step = time.perf_counter()
         [[more]] = conn.execute("select kirby.keep_states()").fetchall()
         slowest = max(slowest, time.perf_counter() - step)
-    shots = conn.execute("select count(*), sum(keys) from kirby.state_snapshot").fetchall()
-    print(
-        f"counted in {time.perf_counter() - began:.1f} s, a step {slowest:.2f} s at most; snapshots, entries: {shots}"
-    )
+    took = time.perf_counter() - began
+    [shots] = conn.execute("select count(*), sum(keys) from kirby.state_snapshot").fetchall()
+    print(f"counted in {took:.1f} s, a step {slowest:.2f} s at most; snapshots, entries: {shots}")
+
+
+YEAR = "now() - interval '1 year'"
+AT = "select count(*) from kirby.state_at('dev', "
+DIFF = f"select count(*) from kirby.state_diff('dev', 'many', {YEAR}"
+BLAME = "select count(*) from kirby.state_blame('dev', "
+PAGE = f"select count(*) from kirby.entries_at(%s, null, {YEAR}, null, '', '5', 50)"
+MEASURED = {
+    "one key of a million versions, a year ago": f"{AT}'one', {YEAR}, for_key => '0')",
+    "one key of 100,000, a year ago": f"{AT}'many', {YEAR}, for_key => '77')",
+    "the whole state, a year ago": f"{AT}'many', {YEAR})",
+    "diff with now": f"{DIFF})",
+    "diff with an hour later": f"{DIFF}, {YEAR} + interval '1 hour')",
+    "blame of a key of 30 versions": f"{BLAME}'many', '77')",
+    "blame of a key of a million": f"{BLAME}'one', '0')",
+}
 
 
 def measure(conn, whole):
-    at = "select count(*) from kirby.state_at('dev', %s, now() - interval '1 year'"
-    print(
-        "one key of a million versions, a year ago",
-        timed(conn, at + ", for_key => '0')", "one", times=50),
-    )
-    print(
-        "one key of 100,000, a year ago           ",
-        timed(conn, at + ", for_key => '77')", "many", times=50),
-    )
-    print("the whole state, a year ago              ", timed(conn, at + ")", "many"))
-    page = "select count(*) from kirby.entries_at(%s, null, now() - interval '1 year', null, '', '5', 50)"
-    print("a page of it                             ", timed(conn, page, whole))
-    diff = "select count(*) from kirby.state_diff('dev', 'many', now() - interval '1 year', {})"
-    print("diff with now                            ", timed(conn, diff.format("null")))
-    print(
-        "diff with an hour later                  ",
-        timed(conn, diff.format("now() - interval '1 year' + interval '1 hour'")),
-    )
-    print(
-        "blame of a key of 30 versions            ",
-        timed(conn, "select count(*) from kirby.state_blame('dev', 'many', '77')"),
-    )
-    print(
-        "blame of a key of a million              ",
-        timed(conn, "select count(*) from kirby.state_blame('dev', 'one', '0')"),
-    )
+    for name, query in MEASURED.items():
+        print(f"{name:42}", timed(conn, query, times=50 if "one key" in name else 5))
+    print(f"{'a page of it':42}", timed(conn, PAGE, whole))
 
 
 def main(count):

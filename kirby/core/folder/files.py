@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kirby.core import payload, states, topics
+from kirby.core import states, topics
 from kirby.core.errors import Invalid
 
 IN, OUT, STATE, HIDDEN = "in", "out", "state", ".out"
@@ -31,6 +31,13 @@ KINDS: dict[str, tuple[type, str]] = {
     "deliver_at": (str, "a time"),
     "expires_at": (str, "a time"),
 }
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"it has no {word}")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 TIMES = ("recorded_at", "deliver_at", "expires_at")
 
@@ -78,10 +85,11 @@ def dumps(value: Any) -> str:
 def loads(text: str | bytes, where: str) -> Any:
     """Raises BadFolder, with the place, for what is not JSON or cannot be kept."""
     try:
-        return payload.loads(text)
+        return _decode(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except UnicodeDecodeError:
+        raise BadFolder(f"{where} is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
-        why = getattr(error, "msg", None) or "it cannot be read"
-        raise BadFolder(f"{where} is not JSON: {why}") from None
+        raise BadFolder(f"{where} is not JSON: {getattr(error, 'msg', error)}") from None
 
 
 def message(document: Any, where: str, *, position: int | None, start: datetime) -> Stored:

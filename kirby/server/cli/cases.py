@@ -47,9 +47,7 @@ def _parted(given: tuple[Path, ...]) -> tuple[list[Path], Path | None]:
     """The folders, and the script after them. Raises Invalid."""
     scripts = [each for each in given if each.suffix == ".py"]
     if len(scripts) > 1:
-        raise Invalid(
-            "one script for all cases: several are named in case.toml, scripts = […]"
-        )
+        raise Invalid("one script for all cases: several are named in case.toml, scripts = […]")
     return [each for each in given if each.suffix != ".py"], scripts[0] if scripts else None
 
 
