@@ -18,14 +18,15 @@ class Stop:
 
     def __init__(self, *, patient: bool = False) -> None:
         self.asked = False
+        self._signalled = False
         self._patient = patient
 
     def __call__(self, signum: int = 0, frame: FrameType | None = None) -> None:
-        if self.asked and not self._patient:
+        if self._signalled and not self._patient:
             if signum == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(128 + signum)
-        self.asked = True
+        self._signalled = self.asked = True
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ create or replace function kirby.blame(p_state_id integer, p_key text, p_most in
   language plpgsql
   stable
   set jit = off
+  set enable_sort = off  -- versions are read from their newest end (kirby.entries_of)
 as $$
 declare
   v_entry kirby.state_entry;
