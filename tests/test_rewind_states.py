@@ -298,7 +298,7 @@ def test_versions_that_come_from_elsewhere_are_named(house):
     )
 
     [warning] = house.rewinder.plan(1, states=True).warnings
-    assert warning.startswith("1 versions of these keys of state totals come from elsewhere")
+    assert warning.startswith("there is one version of these keys of state totals from elsewhere")
 
 
 def test_what_combines_messages_from_both_sides_of_the_point_is_named(house):

@@ -11,8 +11,8 @@ as $$
             from jsonb_to_recordset(p_down -> 'states') as s (name text)
            where not p_states
            union all
-          select 2, format('%s versions of these keys of state %s come from elsewhere%s, and will be undone with them',
-                           s.others, s.name,
+          select 2, format('%s of these keys of state %s from elsewhere%s: undone with them',
+                           case s.others when 1 then 'there is one version' else format('there are %s versions', s.others) end, s.name,
                            case when s.other_jobs <> '{}' then ' (' || array_to_string(s.other_jobs, ', ') || ')' else '' end)
             from jsonb_to_recordset(p_down -> 'states') as s (name text, others bigint, other_jobs text[])
            where p_states and s.others > 0
@@ -25,7 +25,7 @@ as $$
             from jsonb_to_recordset(p_readers) as r (name text, paused boolean)
            where r.paused
            union all
-          select 5, format('%s messages that are made downstream are parked by %s: they are not waited for', count(*), s.name)
+          select 5, format('of what is made downstream %s has parked %s: that is not waited for', s.name, count(*))
             from jsonb_to_recordset(p_down -> 'topics') as d (name text)
             join kirby.topic t on t.environment_id = p_topic.environment_id and t.name = d.name
             join kirby.subscription s on s.topic_id = t.id

@@ -20,7 +20,7 @@ BROKEN = {
         {"begin\n": "begin\n  delete from kirby.claim e where e.lease_until <= kirby.now();\n"},
     ),
     "part": ("finish", {"set first = p_upto + 1, upto": "set upto"}),
-    "note": ("close_due", {"if found then": "if false then"}),
+    "note": ("close_due", {"if found or exists": "if false and exists"}),
     "order": ("hold_back", {"p_subscription.mode <> 'ordered'": "true"}),
 }  # fmt: skip
 

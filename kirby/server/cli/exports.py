@@ -164,7 +164,7 @@ def _to_file(remote: Remote, wanted: Asked, name: str, path: Path) -> None:
 @click.option("--changed", is_flag=True, help="Even if its files are not as they were exported.")
 @connection.env_option
 def import_(path: str, name: str | None, changed: bool, environment: str) -> None:
-    """Publish what was exported: a folder, or a file of envelopes.
+    """Publish an exported folder, or a file of envelopes.
 
     Keys, values, headers and the order stay; a second time changes nothing. What was exported from
     this environment does not come back to it.
