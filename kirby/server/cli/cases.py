@@ -17,7 +17,9 @@ from kirby.server.cli import connection, output
 @click.option("--update", is_flag=True, help="Write what comes out to expected/.")
 @connection.json_option
 def test(folders: tuple[Path, ...], update: bool, as_json: bool) -> None:
-    """Run cases: folders with in/, state/, config.env and expected/.
+    """Run cases, folders with input and expected output.
+
+    A case is a folder with in/, state/, config.env and expected/.
 
     The scripts are those that case.toml names, or the one after the folders. Nothing needs a
     database. Exit code 1 if anything differs.

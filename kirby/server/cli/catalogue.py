@@ -15,14 +15,14 @@ KIND = click.Choice(entries.KINDS)
 
 @click.group()
 def catalogue() -> None:
-    """What topics, states and jobs are, and who answers for them."""
+    """What topics, states and jobs are, and who owns them."""
 
 
 @catalogue.command("list")
 @connection.env_option
 @connection.json_option
 def list_(environment: str, as_json: bool) -> None:
-    """List the topics, states and jobs of an environment with their descriptions."""
+    """List topics, states and jobs with what is said of them."""
     with connection.unit_in(environment) as (conn, where):
         found = entries.listing(conn, where)
     output.listing(found, ENTRIES, as_json=as_json, empty=f"there is nothing in {environment} yet")
@@ -34,7 +34,10 @@ def list_(environment: str, as_json: bool) -> None:
 @connection.env_option
 @connection.json_option
 def show(kind: str, name: str, environment: str, as_json: bool) -> None:
-    """Show one entry: its description and owner, and the members of its newest values."""
+    """Show one entry with its sample and members.
+
+    Also its description and owner; members are those of its newest values.
+    """
     with connection.unit_in(environment) as (conn, where):
         entry = entries.get(conn, where, kind, name)
         contents = entries.contents(conn, where, kind, name)

@@ -69,7 +69,10 @@ def mask_topic(name: str, environment: str, **change: Any) -> None:
 @states.state.command("mask")
 @mask_options
 def mask_state(name: str, environment: str, **change: Any) -> None:
-    """Show, or set, what an export makes of fields; as 'kirby topic mask'."""
+    """Show, or set, what an export makes of fields.
+
+    As 'kirby topic mask'.
+    """
     _mask(name, environment, masks.of_state, masks.change_state, **change)
 
 

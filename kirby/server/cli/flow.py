@@ -26,7 +26,9 @@ NOTES = {"undeclared": "not declared", "unseen": "declared, not seen", "": ""}
 @connection.env_option
 @connection.json_option
 def flow(since: str, until: str | None, environment: str, as_json: bool) -> None:
-    """Show what flowed between topics, jobs and states, and what is only declared.
+    """Show what flowed between topics, jobs and states.
+
+    Also what is only declared.
 
     The flow is kept by the hour: the hours that the period touches.
     """

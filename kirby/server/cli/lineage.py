@@ -28,7 +28,9 @@ def lineage() -> None:
 def export(
     since: str, until: str | None, url: str | None, api_key: str | None, environment: str
 ) -> None:
-    """Print runs with their topics and states as OpenLineage events, one JSON object a line.
+    """Print runs as OpenLineage events.
+
+    One JSON object a line; topics and states are their data sets.
 
     The same events every time: what was sent may be sent again.
     """

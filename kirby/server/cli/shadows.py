@@ -58,7 +58,9 @@ def start(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Have another version of JOB handle what its topics have, beside.
+    """Have another version of JOB handle a slice again.
+
+    It works beside the job, on what its topics have.
 
     What it writes goes to topics and states of its own; effects are left out.
     """
@@ -98,7 +100,10 @@ def list_(environment: str, as_json: bool) -> None:
 @connection.env_option
 @connection.json_option
 def show(shadow_id: int, samples: int, environment: str, as_json: bool) -> None:
-    """Compare what shadow ID wrote with what the job made of the same messages."""
+    """Compare what a shadow wrote with what the job did.
+
+    Message by message.
+    """
     with connection.unit_in(environment) as (conn, where):
         found = shadows.get(conn, where, shadow_id)
         compared = shadows.compare(conn, where, found, samples=samples)
@@ -112,7 +117,10 @@ def show(shadow_id: int, samples: int, environment: str, as_json: bool) -> None:
 @click.argument("shadow_id", metavar="ID", type=connection.POSITION)
 @connection.env_option
 def stop(shadow_id: int, environment: str) -> None:
-    """Cancel the run of shadow ID, and let go of what it reads; what it wrote stays."""
+    """Cancel the run of a shadow, and let go of its topics.
+
+    What it wrote stays.
+    """
     with connection.unit_in(environment) as (conn, where):
         shadows.stop(conn, where, shadow_id, actor=connection.actor())
     click.echo(f"shadow {shadow_id} is stopped")

@@ -168,7 +168,10 @@ def diff(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Print what changed in a state between two moments, or since one."""
+    """Print what changed in a state between two moments.
+
+    Without the second moment: up to now.
+    """
     with connection.unit_in(environment) as (conn, where):
         state = states.get(conn, where, name)
         one, other = _moment(conn, before), _moment(conn, after or "now")
@@ -184,7 +187,10 @@ def diff(
 @connection.env_option
 @connection.json_option
 def blame(name: str, key: str, environment: str, as_json: bool) -> None:
-    """Print who made each part of KEY's value what it is: version, run, job, release, messages."""
+    """Print who made each part of KEY's value what it is.
+
+    With version, run, job, release and messages.
+    """
     with connection.unit_in(environment) as (conn, where):
         found = states.blame(conn, states.get(conn, where, name), key)
     output.listing(found, BLAMED, as_json=as_json, empty=f"{key} has no value in {name}")
@@ -207,7 +213,10 @@ def restore(
     reason: str,
     environment: str,
 ) -> None:
-    """Set KEY, or with --all the whole state, back to what it was: as new versions."""
+    """Set KEY, or all of a state, back to what it was.
+
+    As new versions: nothing is lost.
+    """
     if sum((key is not None, bool(prefix), whole)) != 1:
         raise click.UsageError("what is to be restored: KEY, --prefix PREFIX, or --all")
     with connection.unit_in(environment) as (conn, where):
@@ -256,7 +265,9 @@ def columns(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Print or set the columns of a state's SQL views, in the place of those it has.
+    """Print or set the columns of a state's SQL views.
+
+    Those given take the place of those it has.
 
     TYPE is integer, number, text, boolean, time, date or json; PATH leads to a part of the value,
     as in city:text=address.city. What does not fit is NULL.

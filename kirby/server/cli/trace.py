@@ -38,7 +38,7 @@ def trace(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Show what the message or state change at POSITION was made from, and what was made from it.
+    """Show what a message or change was made from and led to.
 
     Totals are exact. A figure of a state: --state carrier_delay --key UA.
     """
