@@ -275,7 +275,7 @@ def test_a_failed_message_is_tried_again_and_its_key_waits(place):
 
     assert sorted(seen) == [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]
     assert values(invoices).index(1) < values(invoices).index(2)
-    assert values(invoices)[0] == 3
+    assert sorted(values(invoices)) == [1, 2, 3]  # nobody waits for key a but what is of it
 
 
 @pytest.mark.parametrize("on_failure", ["block", "park"])
@@ -294,7 +294,7 @@ def test_what_fails_for_good_is_parked(place, on_failure):
     drain()
 
     kept = [value for value in values(invoices) if value != "not this"]
-    assert kept == ([3] if on_failure == "block" else [3, 2])
+    assert sorted(kept) == ([3] if on_failure == "block" else [2, 3])
     assert values(invoices).count("not this") == len(kept)
 
     for value, key in ((4, "a"), (5, "b")):
