@@ -5,6 +5,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -82,6 +83,19 @@ def server():
         shutil.rmtree(root)
 
 
+def administer(dsn):
+    """A connection of the harness itself. One that is cut while it is made is made again, aloud.
+
+    Seen once in many runs, on a machine that may stand still for a while; no test is about these
+    connections, and what crashes a server shows in all the others.
+    """
+    try:
+        return psycopg.connect(dsn, autocommit=True)
+    except psycopg.OperationalError as error:
+        print(f"{time.ctime()}: a connection of the harness was cut: {error}", file=sys.__stderr__)
+        return psycopg.connect(dsn, autocommit=True)
+
+
 class Databases:
     """Makes and drops databases on one server; the migrated template is made once."""
 
@@ -95,11 +109,11 @@ class Databases:
         return make_conninfo(self.dsn, dbname=name)
 
     def execute(self, statement, *names):
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
+        with administer(self.dsn) as conn:
             conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
     def make_template(self):
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
+        with administer(self.dsn) as conn:
             conn.execute("select pg_advisory_lock(%s)", [ADVISORY_LOCK])
             self.execute("create database {}", self.template)
             self.migrate(self.address(self.template))
@@ -108,7 +122,7 @@ class Databases:
         self._close_sessions()  # nobody may be connected to what is cloned
 
     def _close_sessions(self):
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
+        with administer(self.dsn) as conn:
             conn.execute(
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
                 [self.template],
