@@ -51,6 +51,7 @@ grant insert, update, delete on
   kirby.deployment, kirby.deployment_version, kirby.tick, kirby.supervisor, kirby.lease, kirby.variable, kirby.token, kirby.account, kirby.session, kirby.login_failure
 to kirby_server;
 grant insert, update, delete on kirby.mask, kirby.pull to kirby_server;
+grant insert, update, delete on kirby.calendar, kirby.channel, kirby.route to kirby_server;
 grant insert on kirby.log_line to kirby_server;
 grant usage on sequence kirby.position to kirby_server;
 
