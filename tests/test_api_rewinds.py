@@ -1,8 +1,8 @@
 """/api/v1/rewinds: plan, propose, begin, look, pause, resume, abort."""
 
 import pytest
+from fix_rewind_pages import handle, shop_fixture  # noqa: F401
 from fix_web import connected, scalar
-from test_web_rewinds import handle, shop  # noqa: F401
 
 API = "/api/v1/rewinds"
 BODY = {"topic": "orders", "to": "1h", "only": ["biller"], "reason": "a bug"}
@@ -20,7 +20,7 @@ def ask(give, stranger):
     return ask
 
 
-def test_a_plan_moves_nothing_and_counts_exactly(shop, ask):  # noqa: F811
+def test_a_plan_moves_nothing_and_counts_exactly(shop, ask):
     answer = ask(**BODY, do="plan", states=True)
 
     assert answer.status_code == 200
@@ -32,7 +32,21 @@ def test_a_plan_moves_nothing_and_counts_exactly(shop, ask):  # noqa: F811
     assert scalar(shop.conn, "select count(*) from kirby.rewind") == 0
 
 
-def test_a_rewind_from_start_to_end(shop, ask, admin):  # noqa: F811
+def test_exact_and_inexact(shop, ask):
+    middle = {**BODY, "to": shop.orders[2], "states": True}
+    refused = ask(**middle)
+    assert refused.status_code == 400
+    assert "add --exact to start there" in refused.json()["error"]
+    note = ask(**middle, do="plan").json()["inexact"]
+    assert (note["versions"], note["after"], note["messages"]) == (2, shop.orders[0] - 1, 2)
+
+    assert ask(**middle, do="plan", exact=True).json()["messages"] == 4
+    begun = ask(**middle, inexact=True)
+    assert (begun.status_code, begun.json()["total"]) == (201, 2)
+    assert ask(**middle, exact="yes").status_code == 400
+
+
+def test_a_rewind_from_start_to_end(shop, ask, admin):
     begun = ask(**BODY)
     assert begun.status_code == 201
     id = begun.json()["id"]
@@ -52,7 +66,7 @@ def test_a_rewind_from_start_to_end(shop, ask, admin):  # noqa: F811
     assert ask("abort", id).status_code == 409
 
 
-def test_a_rewind_is_proposed_and_approved(shop, ask):  # noqa: F811
+def test_a_rewind_is_proposed_and_approved(shop, ask):
     proposed = ask(**BODY, do="propose").json()
     assert proposed["status"] == "planned"
     assert handle(shop.conn, shop.biller) == 0
@@ -61,7 +75,7 @@ def test_a_rewind_is_proposed_and_approved(shop, ask):  # noqa: F811
     assert ask("abort", proposed["id"]).json()["status"] == "aborted"
 
 
-def test_from_a_position_of_some_keys_at_a_rate(shop, ask):  # noqa: F811
+def test_from_a_position_of_some_keys_at_a_rate(shop, ask):
     body = BODY | {"to": shop.orders[1], "until": shop.orders[2], "keys": ["A"], "rate": 0.5}
     plan = ask(**body, do="plan").json()
 
@@ -88,7 +102,7 @@ def test_from_a_position_of_some_keys_at_a_rate(shop, ask):  # noqa: F811
         ({"reason": 5}, "reason must be a text"),
     ],
 )
-def test_what_is_no_rewind_is_refused_in_one_line(body, why, shop, ask):  # noqa: F811
+def test_what_is_no_rewind_is_refused_in_one_line(body, why, shop, ask):
     answer = ask(**BODY | body)
 
     assert answer.status_code in (400, 404)
@@ -97,7 +111,7 @@ def test_what_is_no_rewind_is_refused_in_one_line(body, why, shop, ask):  # noqa
     assert scalar(shop.conn, "select count(*) from kirby.rewind") == 0
 
 
-def test_who_may_and_where(shop, ask, give, stranger, dsn):  # noqa: F811
+def test_who_may_and_where(shop, ask, give, stranger, dsn):
     id = ask(**BODY).json()["id"]
     viewer = {"Authorization": f"Bearer {give('viewer')}"}
     prod = {"Authorization": f"Bearer {give('operator', 'p', environment='prod')}"}

@@ -96,3 +96,26 @@ def test_one_that_is_not_there(kirby, read):
     for verb in ("show", "approve", "pause", "resume", "abort", "wait"):
         said = kirby("rewinds", verb, "7")
         assert (said.code, said.err) == (1, "kirby: there is no rewind 7 in dev\n")
+
+
+def test_what_would_not_be_exact_is_refused_unless_it_is_said_from_where(kirby, read, dsn):
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        found, _ = subscriptions.subscribe(conn, "orders", "adder")
+        batch = subscriptions.claim(conn, found, 9)
+        change = {"k": "all", "o": "set", "v": 3, "p": batch.positions, "h": {"via": [["adder"]]}}
+        subscriptions.settle(conn, batch, mutations=json.dumps({"sums": [change]}))
+    first, middle = batch.positions[0], str(batch.positions[1])
+    given = ("rewind", "orders", "--to", middle, "--only", "adder", "--states")
+
+    for more in (("--yes",), ("--propose",), ()):
+        said = kirby(*given, *more)
+        assert said.code == 1
+        assert "1 version was made from messages of both sides; exact from" in said.err
+        assert "add --exact to start there" in said.err
+    assert kirby("rewinds", "list").out == "no rewinds in dev\n"
+    assert kirby(*given, "--exact", "--inexact", "--yes").code == 1
+    assert kirby("rewind", "orders", "--to", "1", "--exact", "--yes").code == 2
+    plan = json.loads(kirby(*given, "--exact", "--plan", "--json").out)
+    assert (plan["after"], plan["messages"]) == (first - 1, 3)
+    assert kirby(*given, "--exact", "--propose").code == 0
+    assert kirby(*given, "--inexact", "--yes").code == 0

@@ -14,6 +14,7 @@ import test_delays
 import test_limits
 import test_ranges
 import test_retries
+import test_rewind_exact
 import test_rewind_keys
 import test_rewind_states
 import test_rewinds
@@ -394,9 +395,8 @@ MUTANTS = {
         test_rewinds.test_until_within_what_is_in_hands_keeps_the_order_of_a_key,
     ),
     "states that are set back before all has arrived": (
-        "prepare_rewind",
-        {"if v_waits <> '{}' then\n    return false;": "if false then\n    return false;",
-         "case when v_waits = '{}' then": "case when true then"},
+        "note_waits",
+        {"return v_waits.newest is not null": "return false"},
         test_rewind_states.test_it_waits_for_what_is_on_its_way_downstream,
     ),
     "states that are set back to the wrong version": (
@@ -414,15 +414,41 @@ MUTANTS = {
         {"if v_part.messages > 0 then": "if false then"},
         test_rewind_states.test_aborted_with_live_messages_the_figures_are_exact,
     ),
+    "a version that a restore has set aside counts": (
+        "standing_since",
+        {"where c.version is null\n": ""},
+        test_rewind_exact.test_after_a_fix_a_second_rewind_does_not_bring_the_old_figures_back,
+    ),
+    "a point that is not moved while it is prepared": (
+        "prepare_rewind",
+        {"elsif v_note is not null then": "elsif false then"},
+        test_rewind_exact.test_what_settled_while_it_was_prepared_moves_the_point,
+    ),
+    "a rewind that is taken back to where it was asked for": (
+        "prepare_rewind",
+        {", position = nextval('kirby.position')": ""},
+        test_rewind_exact.test_what_was_on_its_way_when_it_began_is_not_lost_if_it_is_aborted,
+    ),
+    "a look that computes all while nothing moved": (
+        "look_after",
+        {"where kirby.is_unsettled(w.s, w.l, w.p)": "where false"},
+        test_rewind_exact.test_while_it_waits_a_look_computes_nothing,
+    ),
+    "other keys of a figure that are forgotten by an abort": (
+        "touched_since",
+        {"exit when v_more is null": "exit"},
+        test_rewind_keys.test_aborted_live_messages_of_other_keys_count_too,
+    ),
     "keys whose holder keeps its fence": (
-        "move_keys",
+        "file_replays",
         {"fence = default, ": ""},
         test_rewind_keys.test_what_is_in_hands_of_the_key_is_given_back_with_another_fence,
     ),
     "keys that come out of turn": (
-        "move_keys",
-        {"case when v_ordered then 'waiting' else 'ready' end": "'ready'",
-         "case when v_ordered then 'infinity' else kirby.now() end": "kirby.now()",
+        "file_replays",
+        {"case when v_ordered and m.key is not null then 'waiting' else 'ready' end": "'ready'",
+         "case when v_ordered and m.key is not null then 'infinity' else kirby.now() end":
+         "kirby.now()",
          "set reason = 'waiting', due_at = 'infinity', parked_at = null": "set parked_at = null"},
         test_rewind_keys.test_other_keys_never_wait,
     ),

@@ -1,10 +1,10 @@
 """Time travel in a real browser: from the plan of a rewind to its end; a state in time."""
 
 import pytest
+from fix_rewind_pages import handle, shop_fixture  # noqa: F401
 from fix_web import connected, scalar, set_keys
 from playwright.sync_api import expect
 from test_web_browser import browser, log_in, page  # noqa: F401
-from test_web_rewinds import handle, shop  # noqa: F401
 
 ACROSS = "document.documentElement.scrollWidth"
 

@@ -152,7 +152,7 @@ def test_it_waits_for_what_is_on_its_way_downstream(house):
     again = house.rewinder.rewind(states=True)
 
     assert again.status == "preparing"
-    assert [each.partition(" at ")[0] for each in again.waits] == ["tally of parts"]
+    assert [each.partition(" up to ")[0] for each in again.waits] == ["tally of parts"]
     house.order(("a", 5))
     assert not house.make()
     house.rewinder.end()
@@ -299,14 +299,3 @@ def test_versions_that_come_from_elsewhere_are_named(house):
 
     [warning] = house.rewinder.plan(1, states=True).warnings
     assert warning.startswith("there is one version of these keys of state totals from elsewhere")
-
-
-def test_what_combines_messages_from_both_sides_of_the_point_is_named(house):
-    house.order(("a", 1), ("a", 2))
-    point = house.log.there("orders")[1]
-    batch = subscriptions.claim(house.conn, house.job, 100)
-    mutations = {"totals": [{"k": "a", "o": "set", "v": 3, "p": batch.positions}]}
-    subscriptions.settle(house.conn, batch, mutations=json.dumps(mutations))
-
-    [warning] = house.rewinder.plan(point, states=True).warnings
-    assert warning.startswith("some versions of state totals were made from messages before")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from fix_runs import Runs, drive, runs_fixture, supervise_fixture  # noqa: F401
+from fix_schedules import house_fixture  # noqa: F401
 
 from kirby.server import ticks
 from kirby.server.supervisor.leader import Leader
@@ -81,18 +82,18 @@ def test_planning_again_changes_nothing(jobs, planner):
     assert planned(jobs, deployment)[: len(before)] == before
 
 
-def test_ticks_are_added_when_few_are_left(jobs, planner):
-    deployment = scheduled(jobs, "* * * * *")
-    planner.plan(jobs.conn)
-    last = planned(jobs, deployment)[-1]["at"]
-    jobs.ask("update kirby.tick set status = 'skipped' where at <= %s and at > kirby.now()"
-             " returning at", last - timedelta(minutes=5))  # fmt: skip
+def test_ticks_are_added_when_few_are_left(house):
+    deployment = house.schedule("* * * * *")
+    house.set("2026-11-20T12:09")
+    house.look()
+    assert len(house.ticks(deployment, "planned")) == ticks.FEW + 1
 
-    planner.plan(jobs.conn)
+    house.set("2026-11-20T12:11")
+    house.look()
 
-    found = [tick["at"] for tick in planned(jobs, deployment)]
-    assert len(found) == ticks.MANY
-    assert found[:6] == [last + timedelta(minutes=n) for n in range(-4, 2)]
+    found = [tick["at"] for tick in house.ticks(deployment, "planned")]
+    assert len(found) == ticks.MANY - 1
+    assert {b - a for a, b in itertools.pairwise(found)} == {timedelta(minutes=1)}
 
 
 def test_several_cron_lines_are_one_schedule_and_meet_once(jobs, planner):
@@ -163,18 +164,16 @@ def test_a_schedule_that_cannot_be_read_does_not_stop_the_others(jobs, planner, 
     assert caplog.text.count("cannot be planned") == 1
 
 
-def test_ticks_carry_the_wall_time_of_their_zone_and_what_it_did_to_them(jobs):
+def test_ticks_carry_the_wall_time_of_their_zone_and_what_it_did_to_them(house):
     """Spring in Brussels: 02:30 does not exist on the last Sunday of March."""
-    after = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    house.set("2026-03-28T12:00")
+    deployment = house.schedule("30 2 * * *", tz="Europe/Brussels")
 
-    found = list(ticks._next(["30 2 * * *"], "Europe/Brussels", after, after, 1))
-    _, [local], [note] = ticks._columns(found)
+    tick = house.ticks(deployment)[0]
 
-    assert local == "2026-03-29 03:00:00 CEST"
-    assert note == "shifted: 02:30 does not exist"
-
-
-# Firing
+    assert tick["at"].astimezone(UTC) == datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+    assert tick["local"] == "2026-03-29 03:00:00 CEST"
+    assert tick["note"] == "shifted: 02:30 does not exist"
 
 
 def put_tick(jobs, deployment, ago):

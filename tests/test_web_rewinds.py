@@ -2,57 +2,15 @@
 
 import json
 import re
-import types
 
 import pytest
-from fix_web import connected, publish, scalar
+from fix_rewind_pages import handle, shop_fixture  # noqa: F401
+from fix_web import scalar
 
 from kirby.core import subscriptions
 
 PLAN = "/topics/orders/rewind"
 LISTED = '{"odd": [{"v": 1, "h": ["no object"]}]}'
-
-
-def handle(conn, id, limit=100):
-    """Settle what a subscription is given: an invoice and a count for each order; how many."""
-    handled = 0
-    while batch := subscriptions.claim(conn, id, limit):
-        handled += len(batch.positions)
-        subscriptions.settle(conn, batch, **outputs(batch))
-        if limit == 1:
-            break
-    return handled
-
-
-def outputs(batch):
-    """What the job `biller` makes of orders."""
-    invoices, counts = [], {}
-    for number, position in enumerate(batch.positions):
-        replay = (batch.headers[number] or {}).get("replay") if batch.headers else None
-        via = [["biller", "1.0", "orders", position, "2027-01-01T00:00:00Z"]]
-        headers = {"via": via} | ({"replay": replay} if replay else {})
-        invoices.append({"v": {"of": position}, "p": [position], "h": headers})
-        key = batch.keys[number] or "none"
-        counts.setdefault(key, []).append(position)
-    changes = [
-        {"k": key, "o": "set", "v": {"orders": len(made)}, "p": made, "h": {"via": [["biller"]]}}
-        for key, made in counts.items()
-    ]
-    return {
-        "messages": json.dumps({"invoices": invoices}),
-        "mutations": json.dumps({"totals": changes}),
-    }
-
-
-@pytest.fixture
-def shop(dsn):
-    """Four orders that `biller` has handled and of which `archive` was given none."""
-    with connected(dsn) as conn:
-        biller, _ = subscriptions.subscribe(conn, "orders", "biller")
-        orders = [publish(conn, "orders", {"n": n}, "AB"[n % 2]) for n in range(4)]
-        handle(conn, biller)
-        subscriptions.subscribe(conn, "orders", "archive")
-        yield types.SimpleNamespace(conn=conn, biller=biller, orders=orders)
 
 
 def tiles(page):
@@ -269,17 +227,35 @@ def test_what_is_not_there(path, status, shop, admin):
     assert admin.get(path).status_code == status
 
 
-def test_a_rewind_of_keys_that_set_states_back_offers_no_abort(shop, admin):
+def test_a_rewind_of_keys_that_set_states_back_can_be_aborted(shop, admin):
     plan = admin.get(PLAN, params={"to": "1h", "only": "biller", "keys": "A", "states": "yes"})
-    assert "but not aborted" in plan.text
+    assert "It can be paused and aborted" in plan.text
     page = start(admin, keys="A", states="yes")
     scalar(shop.conn, "select kirby.end_rewinds()")
 
-    assert "Pause" in admin.get(page).text
-    assert "Abort" not in admin.get(page).text
-    answer = admin.post(page, data={"do": "abort", "reason": "yet"})
-    assert answer.status_code == 409
-    assert "only paused" in answer.text
+    assert "Abort" in admin.get(page).text
+    assert admin.post(page, data={"do": "abort", "reason": "yet"}).status_code == 303
+    assert ">aborted</span>" in admin.get(page).text
+
+
+def test_what_is_not_exact_from_here_is_said_and_can_be_planned_from_there(shop, admin):
+    """The totals of A and of B were made of two orders each, by one batch."""
+    middle = {"to": str(shop.orders[2]), "only": "biller", "states": "yes"}
+    page = admin.get(PLAN, params=middle).text
+    assert "States would not be exact" in page
+    assert 'value="exact">' in page
+    assert 'name="do" value="start"' not in page
+    answer = admin.post(PLAN, data={**middle, "reason": "a bug", "do": "start"})
+    assert answer.status_code == 400
+    assert "Not exact from here: 2 versions" in answer.text
+
+    page = admin.get(PLAN, params={**middle, "point": "exact"}).text
+    assert tiles(page)["Delivered again"] == "4"
+    assert '<input type="hidden" name="point" value="exact">' in page
+    here = admin.get(PLAN, params={**middle, "point": "inexact"}).text
+    assert tiles(here)["Delivered again"] == "2"
+    start(admin, **middle, point="exact")
+    assert scalar(shop.conn, "select after from kirby.rewind") == shop.orders[0] - 1
 
 
 def test_what_a_rewind_waits_for_is_said(shop, admin):

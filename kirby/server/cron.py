@@ -1,7 +1,8 @@
 """When a cron line is due: five fields, placed on a time zone by one rule (pure, no database).
 
 The fields are read here, so that errors name the field and no dialect decides for us; croniter
-steps through them over naive local wall time; this module places each wall time on the zone:
+steps through the days, each of which has the same times; all that is naive local wall time, and
+this module places it on the zone:
 
 * a fixed time that does not exist (spring) moves to the next valid instant,
 * a fixed time that occurs twice (autumn) is due once, the first time,
@@ -11,6 +12,7 @@ steps through them over naive local wall time; this module places each wall time
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import functools
 import heapq
@@ -19,7 +21,7 @@ import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, islice, takewhile
+from itertools import dropwhile, groupby, islice, takewhile
 
 from croniter import CroniterBadDateError, croniter
 
@@ -37,7 +39,6 @@ ALIASES = {
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec"
 WEEKDAYS = "sun mon tue wed thu fri sat"
 MAX_LENGTH = 1000
-WINDOW = timedelta(days=180)  # how far ahead one search for a change of the zone's offset goes
 STEP = timedelta(hours=6)  # two changes closer than this have never been decreed
 LAST = datetime(9000, 1, 1, tzinfo=UTC)  # the calendar of Python ends soon after
 INSTANT = timedelta(microseconds=1)
@@ -80,7 +81,9 @@ class Cron:
     """A cron line that was read and fires at least now and then."""
 
     expression: str  # as it was given
-    patterns: tuple[str, ...]  # five plain fields each; due when any of them matches
+    days: tuple[str, ...]  # croniter's own fields of midnights; due when any of them matches
+    hours: tuple[int, ...]
+    minutes: tuple[int, ...]
     shifts: bool  # a time that does not exist moves to the next valid instant
     repeats: bool  # a time that occurs twice is due twice
 
@@ -94,6 +97,7 @@ class Tick:
     note: str = ""  # "shifted: 02:30 does not exist" | "first of two 02:30" | "second of two 02:30"
 
 
+@functools.lru_cache(4096)
 def parse(expression: str) -> Cron:
     """Read a cron line; raises Invalid, naming the field, when it is wrong or can never fire.
 
@@ -108,14 +112,20 @@ def parse(expression: str) -> Cron:
     weekdays = _weekdays(parts[4])
     both = parts[2][0] in "*?" or parts[4][0] in "*?"
     pairs = [(days, w) for w in weekdays] if both else [(days, "*"), *(("*", w) for w in weekdays)]
-    minute, hour, month = _text(minutes, 60), _text(hours, 24), _text(months, 12)
-    patterns = [f"{minute} {hour} {day} {month} {weekday}" for day, weekday in pairs]
+    patterns = [f"0 0 {day} {_text(months, 12)} {weekday}" for day, weekday in pairs]
     firing = tuple(pattern for pattern in patterns if _fires(pattern))
     if not firing:
         raise Invalid(f"cron: {expression.strip()!r} never fires: no month has such a day")
     wild_hour = parts[1][0] == "*" or len(hours) == 24
     wild_minute = parts[0][0] == "*" or len(minutes) == 60
-    return Cron(expression.strip(), firing, not wild_hour, wild_hour or wild_minute)
+    return Cron(
+        expression.strip(),
+        firing,
+        tuple(sorted(hours)),
+        tuple(sorted(minutes)),
+        shifts=not wild_hour,
+        repeats=wild_hour or wild_minute,
+    )
 
 
 def ticks(
@@ -133,6 +143,20 @@ def ticks(
     if until is not None:
         found = takewhile(lambda tick: tick.at <= until, found)
     return islice(found, n)
+
+
+def changes(tz: str, after: datetime, until: datetime) -> Iterator[datetime]:
+    """When the clocks of a zone change, after one instant and no later than another."""
+    at, place = after.astimezone(UTC), zone(tz)
+    while at <= until:
+        at, changed = _next_change(place, at)
+        if changed and at <= until:
+            yield at
+
+
+def fields(expression: str) -> list[str]:
+    """The five fields of a line as they were written, aliases replaced; raises Invalid."""
+    return _split(expression)
 
 
 def zone(tz: str) -> zoneinfo.ZoneInfo:
@@ -300,12 +324,16 @@ def _shifted(
 
 def _walls(cron: Cron, after: datetime) -> Iterator[datetime]:
     """Naive wall times strictly after `after` that match; ends where the calendar does."""
-    series = [_series(pattern, after) for pattern in cron.patterns]
-    return (wall for wall, _ in groupby(heapq.merge(*series)))
+    midnight = after.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = (day for day, _ in groupby(heapq.merge(*(_days(each, midnight) for each in cron.days))))
+    times = [
+        timedelta(hours=hour, minutes=minute) for hour in cron.hours for minute in cron.minutes
+    ]
+    return dropwhile(lambda wall: wall <= after, (day + time for day in days for time in times))
 
 
-def _series(pattern: str, after: datetime) -> Iterator[datetime]:
-    steps = croniter(pattern, after, day_or=False)
+def _days(pattern: str, first: datetime) -> Iterator[datetime]:
+    steps = croniter(pattern, first - INSTANT, day_or=False)
     while True:
         try:
             yield steps.get_next(datetime)
@@ -314,14 +342,23 @@ def _series(pattern: str, after: datetime) -> Iterator[datetime]:
 
 
 def _next_change(place: zoneinfo.ZoneInfo, start: datetime) -> tuple[datetime, bool]:
-    """The next instant at which the offset changes, and True; or a window's end, and False."""
-    low = start
-    while low < start + WINDOW:
-        high = low + STEP
-        if _offset(high, place) != _offset(low, place):
-            return _bisect(place, low, high), True
-        low = high
-    return low, False
+    """The next instant at which the offset changes, and True; or the year's end, and False."""
+    changes = _changes(place, start.year)
+    if (found := bisect.bisect_right(changes, start)) < len(changes):
+        return changes[found], True
+    return datetime(start.year + 1, 1, 1, tzinfo=UTC), False
+
+
+@functools.lru_cache(4096)
+def _changes(place: zoneinfo.ZoneInfo, year: int) -> tuple[datetime, ...]:
+    """All changes of a zone's offset after the first instant of a year of UTC, until its end."""
+    low, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+    found = []
+    while low < end:
+        low, before = low + STEP, low
+        if _offset(before, place) != _offset(low, place):
+            found.append(_bisect(place, before, low))
+    return tuple(found)
 
 
 def _bisect(place: zoneinfo.ZoneInfo, low: datetime, high: datetime) -> datetime:

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from kirby.core.errors import Conflict, Invalid, NotFound, Taken
-from kirby.server import cron, database, environments, plans, query
+from kirby.server import database, environments, plans, query, schedules
 from kirby.server.plans import Order, Plan
 
 HOW = {
@@ -50,7 +50,9 @@ FIND = """
 """
 CONTENT: LiteralString = """
     select release_id, entry, command, schedules, tz, replicas, max_attempts, retry_pause, timeout,
-           grace, no_progress_timeout, priority, labels, concurrency, rerun, variables, needs
+           grace, no_progress_timeout, priority, labels, concurrency, rerun, tags, exclude,
+           catch_up, catch_up_most, jitter, start_by, finish_by, heartbeat, expects, alert_after,
+           recover_after, pause_after, variables, needs
       from kirby.deployment_version
      where deployment_id = %s and version = %s
 """
@@ -58,12 +60,16 @@ ADD_VERSION = """
     insert into kirby.deployment_version
            (deployment_id, version, release_id, entry, command, schedules, tz, replicas,
             max_attempts, retry_pause, timeout, grace, no_progress_timeout, priority, labels,
-            concurrency, rerun, variables, needs, reason, actor, rolled_back_to, promoted_from,
+            concurrency, rerun, tags, exclude, catch_up, catch_up_most, jitter, start_by,
+            finish_by, heartbeat, expects, alert_after, recover_after, pause_after, variables,
+            needs, reason, actor, rolled_back_to, promoted_from,
             promoted_env, deployed)
     values (%(deployment_id)s, %(version)s, %(release_id)s, %(entry)s, %(command)s, %(schedules)s,
             %(tz)s, %(replicas)s, %(max_attempts)s, %(retry_pause)s, %(timeout)s, %(grace)s,
             %(no_progress_timeout)s, %(priority)s, %(labels)s, %(concurrency)s, %(rerun)s,
-            %(variables)s, %(needs)s, %(reason)s, %(actor)s, %(rolled_back_to)s,
+            %(tags)s, %(exclude)s, %(catch_up)s, %(catch_up_most)s, %(jitter)s, %(start_by)s,
+            %(finish_by)s, %(heartbeat)s, %(expects)s, %(alert_after)s, %(recover_after)s,
+            %(pause_after)s, %(variables)s, %(needs)s, %(reason)s, %(actor)s, %(rolled_back_to)s,
             %(promoted_from)s, %(promoted_env)s, %(deployed)s)
 """
 SET_VERSION = """
@@ -218,12 +224,9 @@ def deploy(
 
 def next_tick(plan: Plan) -> datetime | None:
     """When the schedule fires next, from the host's clock: for a message only."""
-    now = datetime.now(UTC)
-    dues = [
-        next(iter(cron.ticks(cron.parse(expression), plan.tz, now, n=1)), None)
-        for expression in plan.schedules
-    ]
-    return min((due.at for due in dues if due), default=None)
+    written = schedules.parse(plan.schedules, plan.tz)
+    due = next(written.ticks(datetime.now(UTC), n=1), None)
+    return due.at if due else None
 
 
 def find(conn: Connection, environment: str, name: str) -> tuple[int, int] | None:
@@ -257,6 +260,18 @@ def content(plan: Plan, release_id: int) -> dict[str, Any]:
         "labels": list(plan.labels),
         "concurrency": plan.concurrency,
         "rerun": plan.rerun,
+        "tags": list(plan.tags),
+        "exclude": list(plan.exclude),
+        "catch_up": plan.catch_up,
+        "catch_up_most": plan.catch_up_most,
+        "jitter": plans.figure(plan.jitter),
+        "start_by": plan.start_by and plans.figure(plan.start_by),
+        "finish_by": plan.finish_by and plans.figure(plan.finish_by),
+        "heartbeat": plan.heartbeat and plans.figure(plan.heartbeat),
+        "expects": {topic: plans.figure(each) for topic, each in plan.expects.items()},
+        "alert_after": plan.alert_after,
+        "recover_after": plan.recover_after,
+        "pause_after": plan.pause_after,
         "variables": dict(plan.variables),
         "needs": {key: list(names) for key, names in asdict(plan.needs).items()},
     }
@@ -313,7 +328,7 @@ def _add_version(
     query.execute(
         conn,
         ADD_VERSION,
-        **{**wanted, "variables": Jsonb(wanted["variables"]), "needs": Jsonb(wanted["needs"])},
+        **{**wanted, **{key: Jsonb(wanted[key]) for key in ("variables", "needs", "expects")}},
         deployment_id=locked.id,
         version=version,
         reason=plan.reason,

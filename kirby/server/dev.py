@@ -17,7 +17,7 @@ from types import FrameType
 
 from kirby.core import db, dsn
 from kirby.core.errors import Busy, Invalid, KirbyError, Unavailable
-from kirby.server import accounts, database, roles, schema
+from kirby.server import accounts, addresses, database, roles, schema
 from kirby.server.part import Part
 from kirby.server.postgres import Postgres
 from kirby.server.settings import Settings
@@ -159,7 +159,9 @@ class House:
     def _environ(self) -> dict[str, str]:
         """What the parts get: our variables, but the settings as they are now."""
         settings = self._settings
-        made = {name: value for name, value in os.environ.items() if not name.startswith("KIRBY_")}
+        ours = {name for name in os.environ if name.startswith("KIRBY_")}
+        ours -= {name for name in ours if name.startswith(addresses.PREFIX)}
+        made = {name: value for name, value in os.environ.items() if name not in ours}
         made |= {
             "KIRBY_DSN": self._server_dsn,
             "KIRBY_WORKER_DSN": settings.worker_dsn or self._worker_dsn,
@@ -169,6 +171,7 @@ class House:
             "KIRBY_SECURE_COOKIES": str(settings.secure_cookies).lower(),
             "KIRBY_MAX_UPLOAD": str(settings.max_upload),
             "KIRBY_SPILL": str(settings.spill),
+            "KIRBY_URL": settings.url or self.url,
         }
         if settings.index_url:
             made["KIRBY_INDEX_URL"] = settings.index_url

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
-from kirby.server import contents, database, deployments, spans, variables
+from kirby.server import contents, database, deployments, drafts, plans, scripts, spans, variables
 from kirby.server.contents import Contents
 from kirby.server.plans import Plan
 from kirby.server.variables import Effective
@@ -22,9 +22,12 @@ LONGEST = 60  # characters of a value in a line
 SECTIONS = ("release", "requirements", "variables", "schedule", "topics", "policies")
 POLICIES = (
     *("entry", "command", "replicas", "max_attempts", "retry_pause", "timeout", "grace"),
-    *("no_progress_timeout", "priority", "labels", "concurrency", "rerun"),
+    *("no_progress_timeout", "priority", "labels", "concurrency", "rerun", "tags"),
+    *("start_by", "finish_by", "heartbeat", "expects", "alert_after", "recover_after"),
+    "pause_after",
 )
-DURATIONS = ("retry_pause", "timeout", "grace", "no_progress_timeout")
+WHEN = ("exclude", "catch_up", "jitter")  # of schedules
+DURATIONS = scripts.DURATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Diff:
 
     `before` is None when nothing was deployed, `after` when it is no version yet. `source`: lines
     of a unified diff; `more` are left out. `effective`: every variable that a run would get.
+    `warnings`: what may surprise of a schedule that is new.
     """
 
     job: str
@@ -58,6 +62,7 @@ class Diff:
     source: list[str]
     more: int = 0
     effective: list[Effective] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -83,7 +88,8 @@ def of_plan(conn: Connection, plan: Plan, release: Contents) -> Diff:
     planned = variables.planned(conn, plan.environment, plan.name, plan.variables)
     after = _Side(release, deployments.content(plan, release.id or 0), planned)
     version = deployed[1] if deployed else None
-    return _diff(plan.name, plan.environment, version, None, before, after)
+    made = _diff(plan.name, plan.environment, version, None, before, after)
+    return replace(made, warnings=drafts.warnings(conn, plan)) if made.schedule else made
 
 
 def between(
@@ -165,7 +171,14 @@ def _schedule(settings: Mapping[str, Any]) -> dict[str, str]:
     when = settings.get("schedules", [])
     if not when:
         return {}
-    return {"when": ", ".join(when), "time zone": settings["tz"]}
+    return {"when": ", ".join(when), "time zone": settings["tz"], **beside(settings)}
+
+
+def beside(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of a schedule beside its lines and its zone, by name."""
+    said = {name: settings[name] for name in WHEN}
+    said["catch_up"] = plans.catching_up(said["catch_up"], settings["catch_up_most"])
+    return {name.replace("_", " "): policy(name, value) for name, value in said.items()}
 
 
 def _topics(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -186,11 +199,16 @@ def _policies(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def policy(name: str, value: Any) -> str:
-    """What a policy says, as it may be written: 90s, 5m, gpu, allow."""
-    if value in (None, [], ""):
+    """What a policy says, as it may be written: 90s, 5m, gpu, allow, orders=15m."""
+    if name == "start_by" and value is None:
+        return "usual"
+    if value in (None, [], "", {}):
         return "none"
     if name in DURATIONS:
         return spans.text(timedelta(seconds=value))
+    if name == "expects":
+        each = value.items()
+        return ", ".join(f"{topic}={spans.text(timedelta(seconds=n))}" for topic, n in each)
     if isinstance(value, list):
         return (" " if name == "command" else ", ").join(value)
     return str(value)

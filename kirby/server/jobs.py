@@ -24,7 +24,9 @@ JOBS = """
     select j.name, j.kind, j.description, d.id as deployment_id, d.version,
            v.schedules, v.tz, v.replicas, v.max_attempts, v.rerun_lost, v.variables,
            v.entry, v.command, v.retry_pause, v.timeout, v.grace, v.no_progress_timeout, v.priority,
-           v.labels, v.concurrency, v.rerun, v.needs,
+           v.labels, v.concurrency, v.rerun, v.needs, v.tags, v.exclude, v.catch_up,
+           v.catch_up_most, v.jitter, v.start_by, v.finish_by, v.heartbeat, v.expects,
+           v.alert_after, v.recover_after, v.pause_after,
            d.canary_version, d.canary_share, d.canary_replicas, d.rolling,
            r.id as release_id, r.name as package, r.kind as release_kind,
            r.version as package_version, r.origin, r.filename, r.sha256, r.lock_hash, r.python,
@@ -146,6 +148,18 @@ class Job:
     concurrency: str
     rerun: str
     needs: dict[str, list[str]]
+    tags: list[str]
+    exclude: list[str]
+    catch_up: str
+    catch_up_most: int
+    jitter: float
+    start_by: float | None
+    finish_by: float | None
+    heartbeat: float | None
+    expects: dict[str, float]
+    alert_after: int
+    recover_after: int
+    pause_after: int | None
     canary_version: int | None
     canary_share: float | None
     canary_replicas: int

@@ -14,8 +14,20 @@ COUNTED = 200_000  # positions: how far back the throughput is counted at the mo
 
 # What is wrong, each kind in one arm. Bounded: deployments and their last run, live runs, claims.
 PROBLEMS = """
+    with known as materialized (
+      select i.deployment_id from kirby.incident i
+       where i.environment_id = %(environment_id)s and i.status = 'open'
+         and i.deployment_id is not null and i.kind in ('failing', 'missed'))
+    select 'incident_' || i.kind as kind, coalesce(j.name, '') as subject, i.run_id,
+           i.title as text, i.opened_at as since, i.id as incident_id
+      from kirby.incident i
+      left join kirby.deployment d on d.id = i.deployment_id
+      left join kirby.job j on j.id = d.job_id
+     where (i.environment_id = %(environment_id)s or i.environment_id is null)
+       and i.status = 'open' and i.told_in is null
+    union all
     select 'run_' || r.status as kind, j.name as subject, r.id as run_id,
-           coalesce(r.reason, '') as text, r.ended_at as since
+           coalesce(r.reason, '') as text, r.ended_at as since, null::bigint as incident_id
       from kirby.deployment d
       join kirby.job j on j.id = d.job_id
      cross join lateral (
@@ -23,12 +35,12 @@ PROBLEMS = """
             where l.deployment_id = d.id and l.ended_at is not null and l.status <> 'cancelled'
             order by l.id desc limit 1) r
      where d.environment_id = %(environment_id)s and r.status in ('failed', 'timed_out', 'lost')
-       and j.kind <> 'daemon'
+       and j.kind <> 'daemon' and d.id not in (select deployment_id from known)
     union all
     select 'daemon_down', j.name, latest.id,
            live.n || ' of ' || v.replicas || ' replicas running'
              || coalesce('; the last one ended: ' || latest.reason, ''),
-           coalesce(latest.ended_at, v.created_at)
+           coalesce(latest.ended_at, v.created_at), null
       from kirby.deployment d
       join kirby.job j on j.id = d.job_id and j.kind = 'daemon'
       join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
@@ -41,10 +53,11 @@ PROBLEMS = """
             where l.deployment_id = d.id and l.ended_at is not null
             order by l.id desc limit 1) latest on true
      where d.environment_id = %(environment_id)s and live.n < v.replicas
+       and d.id not in (select deployment_id from known)
     union all
     select 'parked', t.name || ' → ' || s.name, null,
            count(*) || case when count(*) = 1 then ' message' else ' messages' end || ' parked',
-           min(u.parked_at)
+           min(u.parked_at), null
       from kirby.due u
       join kirby.subscription s on s.id = u.subscription_id
       join kirby.topic t on t.id = s.topic_id
@@ -53,7 +66,7 @@ PROBLEMS = """
     union all
     select 'tick_overdue', j.name, null,
            count(*) || case when count(*) = 1 then ' planned run was' else ' planned runs were' end
-             || ' not started', min(k.at)
+             || ' not started', min(k.at), null
       from kirby.tick k
       join kirby.deployment d on d.id = k.deployment_id
       join kirby.job j on j.id = d.job_id
@@ -62,7 +75,7 @@ PROBLEMS = """
      group by j.name
     union all
     select 'no_supervisor', 'supervisor', null, 'no supervisor is alive: nothing will be started',
-           (select max(lease_until) from kirby.supervisor)
+           (select max(lease_until) from kirby.supervisor), null
      where not exists (select from kirby.supervisor
                         where ended_at is null and lease_until > kirby.now())
      order by since desc nulls last
@@ -111,7 +124,7 @@ CUT = """
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind``: run_failed, run_timed_out, run_lost, daemon_down, parked, tick_overdue or
+    """``kind``: incident_ and its kind, run_failed, run_timed_out, run_lost, daemon_down, parked, tick_overdue or
     no_supervisor."""
 
     kind: str
@@ -119,6 +132,7 @@ class Problem:
     run_id: int | None
     text: str
     since: datetime | None
+    incident_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from typing import Any
 from sqlalchemy import Connection
 
 from kirby.core.errors import Invalid
-from kirby.server import cron, environments, needs, scripts, settings, variables
+from kirby.server import (
+    calendars,
+    environments,
+    followers,
+    needs,
+    schedules,
+    scripts,
+    settings,
+    variables,
+)
 from kirby.server.needs import Needs
 from kirby.server.scripts import Rule
 from kirby.server.targets import JobSpec
@@ -23,8 +32,9 @@ from kirby.server.targets import JobSpec
 LONGEST_REASON = 1000  # characters
 MOST_REPLICAS = 1000
 MOST_ATTEMPTS = 100
-NOTHING = ("none", "off")  # what takes back a limit that the target sets itself
-LIMITS = ("timeout", "no_progress_timeout")
+CAUGHT_UP = 10  # ticks, at most, unless it says how many: catch_up = "all(5)"
+NOTHING = ("none", "off", "usual")  # what takes back a limit that the target sets itself
+LIMITS = ("timeout", "no_progress_timeout", "start_by", "finish_by", "heartbeat", "pause_after")
 CONCURRENCY = scripts.CONCURRENCY
 SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) *(%?)")
 
@@ -56,7 +66,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a job is to be run. Durations are in seconds; None: no limit."""
+    """How a job is to be run. Durations are in seconds; None: no limit, or Kirby's own rule."""
 
     name: str
     environment: str
@@ -75,6 +85,18 @@ class Plan:
     labels: tuple[str, ...] = ()
     concurrency: str = "default"
     rerun: str = "original"
+    tags: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    catch_up: str = "last"
+    catch_up_most: int = CAUGHT_UP
+    jitter: float = 0.0
+    start_by: float | None = None
+    finish_by: float | None = None
+    heartbeat: float | None = None
+    expects: Mapping[str, float] = field(default_factory=dict)
+    alert_after: int = 1
+    recover_after: int = 1
+    pause_after: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
     description: str = ""
@@ -117,6 +139,7 @@ def _plan(job: JobSpec, name: str, order: Order) -> Plan:
     asked = order.options
     made = _layered(job.settings, asked)
     command = made.get("command")
+    catch_up, most = caught_up(made.get("catch_up", "last"))
     return Plan(
         name=name,
         environment=order.environment,
@@ -125,7 +148,12 @@ def _plan(job: JobSpec, name: str, order: Order) -> Plan:
         schedules=tuple(made.get("schedule", ())),
         tz=made.get("tz", "UTC"),
         daemon=made.get("daemon", False),
-        labels=tuple(sorted(set(made.get("labels", ())))),
+        labels=_set(made, "labels"),
+        tags=_set(made, "tags"),
+        exclude=_set(made, "exclude"),
+        catch_up=catch_up,
+        catch_up_most=most,
+        expects=dict(sorted(made.get("expects", {}).items())),
         variables=made["variables"],
         needs=job.needs | needs.declared(asked),
         description=made.get("description", ""),
@@ -135,16 +163,37 @@ def _plan(job: JobSpec, name: str, order: Order) -> Plan:
 
 
 PLAIN = ("replicas", "max_attempts", "retry_pause", "timeout", "grace", "no_progress_timeout",
-         "priority", "concurrency", "rerun")  # fmt: skip
+         "priority", "concurrency", "rerun", "jitter", "start_by", "finish_by", "heartbeat",
+         "alert_after", "recover_after", "pause_after")  # fmt: skip
+OF_SCHEDULES = ("exclude", "catch_up", "jitter", "start_by", "finish_by")
+
+
+def _set(made: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(sorted(set(made.get(key, ()))))
+
+
+def caught_up(text: str) -> tuple[str, int]:
+    """`all(5)` as what is caught up after an outage, and at most how many ticks of it."""
+    found = scripts.CATCH_UP.fullmatch(text)
+    if found is None:
+        raise Invalid(f"catch-up is {text!r}: it must be {OPTIONS['catch_up'][1]}")
+    return found[1], int(found[2] or CAUGHT_UP)
+
+
+def catching_up(how: str, most: int) -> str:
+    """The same as it may be written: none, last, all(5)."""
+    return f"all({most})" if how == "all" else how
 
 
 def _layered(own: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Options over what a job says of itself; one of another kind takes that kind back."""
     under = dict(own)
     if asked.get("daemon") and "schedule" not in asked:
-        under.pop("schedule", None)
+        under = {
+            key: value for key, value in under.items() if key not in ("schedule", *OF_SCHEDULES)
+        }
     if "schedule" in asked and "daemon" not in asked:
-        under.pop("daemon", None)
+        under = {key: value for key, value in under.items() if key not in ("daemon", "heartbeat")}
     made = {**under, **asked}
     if not made.get("daemon") and "replicas" not in asked:
         made.pop("replicas", None)
@@ -180,7 +229,7 @@ def _value(key: str, value: Any) -> Any:
     """A text as what it stands for, where it is one."""
     if isinstance(value, tuple):
         value = list(value)
-    if key in ("replicas", "max_attempts", "priority") and isinstance(value, str):
+    if key in NUMBERS and isinstance(value, str):
         return int(value) if re.fullmatch(r" *-?[0-9]{1,9} *", value) else value
     if key in DURATIONS and isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return float(value)
@@ -190,14 +239,16 @@ def _value(key: str, value: Any) -> Any:
         return {"true": True, "yes": True, "on": True, "false": False, "no": False}.get(value)
     if key == "schedule" and isinstance(value, str):
         return [line.strip() for line in value.splitlines() if line.strip()]
-    if key == "variables" and not isinstance(value, Mapping):
+    if key in ("variables", "expects") and not isinstance(value, Mapping):
         lines = value.splitlines() if isinstance(value, str) else value
-        return dict(assignment(line) for line in lines if not isinstance(line, str) or line.strip())
+        pairs = [assignment(line) for line in lines if not isinstance(line, str) or line.strip()]
+        return {name.strip(): text for name, text in pairs} if key == "expects" else dict(pairs)
     return value
 
 
 DURATIONS = scripts.DURATIONS
-LISTS = ("labels", "needs", "secrets", "reads", "writes")
+LISTS = ("labels", "needs", "secrets", "reads", "writes", "tags", "exclude")
+NUMBERS = ("replicas", "max_attempts", "priority", "alert_after", "recover_after", "pause_after")
 
 
 def assignment(text: Any) -> tuple[str, str]:
@@ -249,6 +300,8 @@ def check(conn: Connection, plan: Plan) -> None:
     for wrong in CHECKS:
         wrong(plan)
     _check_needs(conn, plan)
+    calendars.check(conn, plan.environment, plan.exclude)
+    followers.check(conn, plan.environment, plan.name, schedules.parse(plan.schedules, plan.tz))
 
 
 def _check_kind(plan: Plan) -> None:
@@ -266,9 +319,13 @@ def _check_counts(plan: Plan) -> None:
 
 
 def _check_when(plan: Plan) -> None:
-    for expression in plan.schedules:
-        cron.parse(expression)
-    cron.zone(plan.tz)
+    schedules.parse(plan.schedules, plan.tz)
+    usual = Plan("", "")
+    asked = [key for key in OF_SCHEDULES if getattr(plan, key) != getattr(usual, key)]
+    if asked and plan.kind != "scheduled":
+        raise Invalid(f"{_said(asked[0])} is for schedules: {plan.name} is {plan.kind}")
+    if plan.heartbeat is not None and not plan.daemon:
+        raise Invalid(f"heartbeat is for daemons: {plan.name} is {plan.kind} (say finish-by)")
 
 
 def _check_rest(plan: Plan) -> None:

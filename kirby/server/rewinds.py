@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sqlalchemy import Connection
 
-from kirby.core.errors import NotFound
+from kirby.core.errors import Invalid, NotFound
 from kirby.core.payload import dumps
 from kirby.server import query, topics
 from kirby.server.environments import Environment
@@ -21,7 +21,8 @@ FIRST_SINCE = "select kirby.first_since(%(topic_id)s, %(when)s)"
 PLAN = """
     select kirby.plan_rewind(%(topic_id)s, %(after)s, %(until)s, p_keys => %(keys)s,
                              p_only => %(only)s, p_states => %(states)s, p_rate => %(rate)s,
-                             p_moment => %(moment)s)
+                             p_moment => %(moment)s, p_exact => %(exact)s,
+                             p_inexact => %(inexact)s)
 """
 PROPOSE = "select kirby.propose_rewind(%(plan)s::jsonb, %(actor)s, %(reason)s)"
 BEGIN = "select kirby.begin_rewind(%(id)s, %(actor)s)"
@@ -31,12 +32,15 @@ ABORT = "select kirby.abort_rewind(%(id)s, %(actor)s, %(reason)s)"
 REWINDS = """
     select w.id, e.name as environment, t.name as topic, w.status, w.after, w.until, w.keys,
            w.subscriptions as only, w.states as with_states, w.rate, w.actor, w.reason,
-           w.created_at, w.started_at, w.ended_at, w.plan, w.waits, progress.subscriptions
+           w.created_at, w.started_at, w.ended_at, w.plan, w.waits, progress.*
       from kirby.rewind w
       join kirby.environment e on e.id = w.environment_id
       join kirby.topic t on t.id = w.topic_id
      cross join lateral (
-           select coalesce(jsonb_agg(to_jsonb(p) order by p.name), '[]') as subscriptions
+           select coalesce(jsonb_agg(to_jsonb(p) order by p.name), '[]') as subscriptions,
+                  coalesce(sum(p.total), 0)::bigint as total,
+                  coalesce(sum(p.done), 0)::bigint as done,
+                  coalesce(sum(p.failed), 0)::bigint as failed
              from kirby.rewind_progress(w.id) p) progress
      where w.environment_id = %(environment_id)s and (%(id)s::bigint is null or w.id = %(id)s)
      order by w.id desc
@@ -92,12 +96,28 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Inexact:
+    """Why figures would not be exact: so many ``versions`` were made from messages that come again
+    and from others. They are exact from above ``after`` (at that moment, so many ``messages``
+    earlier), or if it is None from nowhere, and ``why`` says what stands against it: keys, until,
+    retention. ``text``: all that in a line."""
+
+    versions: int
+    after: int | None
+    at: datetime | None
+    messages: int
+    why: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a rewind would do. Counts are exact for the moment at which it was made.
 
     The part that comes again is above ``after``, up to ``until`` (None: all that was handed out)
     of ``keys`` (None: all). ``seconds``: how long it took the first time, or at the rate given;
     None: not known. ``earliest``: the first position that the topic can be rewound to.
+    ``inexact``: states that are set back would not be exact; it begins only if ``accepted``.
     """
 
     environment: str
@@ -107,6 +127,8 @@ class Plan:
     keys: list[str] | None
     only: list[str] | None
     with_states: bool
+    inexact: Inexact | None
+    accepted: bool
     rate: float | None
     messages: int
     subscriptions: list[Reader]
@@ -167,28 +189,6 @@ class Rewind:
         return self.status in OPEN
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    id: int
-    environment: str
-    topic: str
-    status: Status
-    after: int
-    until: int | None
-    keys: list[str] | None
-    only: list[str] | None
-    with_states: bool
-    rate: float | None
-    actor: str
-    reason: str
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    plan: dict[str, Any]
-    subscriptions: list[dict[str, Any]]
-    waits: list[str]
-
-
 def plan(
     conn: Connection,
     environment: Environment,
@@ -200,13 +200,18 @@ def plan(
     keys: Sequence[str] = (),
     states: bool = False,
     rate: float | None = None,
+    exact: bool = False,
+    inexact: bool = False,
 ) -> Plan:
     """What would come again from a moment (or the first position) on, up to another; nothing moves.
 
     ``until``: before that moment, or up to that position. ``only`` these subscriptions, only these
-    ``keys``; with ``states`` set back first; at most ``rate`` messages a second.
-    Raises NotFound, Invalid (retention has passed it; nothing to rewind).
+    ``keys``; with ``states`` set back first; at most ``rate`` messages a second. ``exact``: from an
+    earlier point if states are not exact from this one; ``inexact``: from this one all the same.
+    Raises NotFound, Invalid (retention has passed it; nothing to rewind; no exact point).
     """
+    if exact and inexact:
+        raise Invalid("either exact or inexact, not both")
     found = topics.get(conn, environment, topic)
     given = {
         "topic_id": found.id,
@@ -218,6 +223,8 @@ def plan(
         "states": states,
         "rate": rate,
         "moment": to if isinstance(to, datetime) else None,
+        "exact": exact,
+        "inexact": inexact,
     }  # fmt: skip
     return of_document(query.value(conn, PLAN, **given))
 
@@ -232,6 +239,10 @@ def _before(conn: Connection, topic_id: int, point: datetime | int) -> int:
 def of_document(document: dict[str, Any]) -> Plan:
     """A plan as it was stored with its rewind."""
     made = dict(document)
+    note = made["inexact"]
+    if note is not None:
+        at = note["at"] and datetime.fromisoformat(note["at"])
+        made["inexact"] = Inexact(**{**note, "at": at})
     for name, kind in (
         ("subscriptions", Reader), ("topics", Downstream), ("states", Changed), ("effects", Effect)
     ):  # fmt: skip
@@ -284,15 +295,13 @@ def abort(conn: Connection, id: int, *, actor: str, reason: str = "") -> Rewind:
 
 def listing(conn: Connection, environment: Environment, *, limit: int = 50) -> list[Rewind]:
     """The rewinds of an environment, the newest first."""
-    rows = query.rows(
-        conn, _Row, REWINDS, environment_id=environment.id, id=None, limit=limit
-    )  # fmt: skip
+    rows = query.rows(conn, Rewind, REWINDS, environment_id=environment.id, id=None, limit=limit)
     return [_made(row) for row in rows]
 
 
 def get(conn: Connection, environment: Environment, id: int) -> Rewind:
     """One rewind of an environment, and how far it is. Raises NotFound."""
-    row = query.row(conn, _Row, REWINDS, environment_id=environment.id, id=id, limit=1)
+    row = query.row(conn, Rewind, REWINDS, environment_id=environment.id, id=id, limit=1)
     if row is None:
         raise NotFound(f"there is no rewind {id} in {environment.name}")
     return _made(row)
@@ -303,17 +312,10 @@ WHERE = "select w.environment_id from kirby.rewind w where w.id = %(id)s"
 
 def _get(conn: Connection, id: int) -> Rewind:
     environment_id = query.value(conn, WHERE, id=id)
-    row = query.one(conn, _Row, REWINDS, environment_id=environment_id, id=id, limit=1)
+    row = query.one(conn, Rewind, REWINDS, environment_id=environment_id, id=id, limit=1)
     return _made(row)
 
 
-def _made(row: _Row) -> Rewind:
-    progress = [Progress(**each) for each in row.subscriptions]
-    fields = {name: getattr(row, name) for name in _Row.__slots__ if name != "subscriptions"}
-    return Rewind(
-        **fields,
-        subscriptions=progress,
-        total=sum(each.total for each in progress),
-        done=sum(each.done for each in progress),
-        failed=sum(each.failed for each in progress),
-    )
+def _made(row: Rewind) -> Rewind:
+    """With its progress as it is spoken of: the database gives it as documents."""
+    return replace(row, subscriptions=[Progress(**cast(Any, each)) for each in row.subscriptions])

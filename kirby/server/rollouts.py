@@ -156,6 +156,8 @@ def _plan(
         schedules=tuple(found["schedules"]),
         daemon=deployments.kind(conn, name) == "daemon",
         labels=tuple(found["labels"]),
+        tags=tuple(found["tags"]),
+        exclude=tuple(found["exclude"]),
         variables=variables,
         needs=Needs(**needs),
         reason=order.reason,
@@ -164,4 +166,6 @@ def _plan(
 
 
 SAME = ("entry", "tz", "replicas", "max_attempts", "retry_pause", "timeout", "grace",
-        "no_progress_timeout", "priority", "concurrency", "rerun")  # fmt: skip
+        "no_progress_timeout", "priority", "concurrency", "rerun", "catch_up", "catch_up_most",
+        "jitter", "start_by", "finish_by", "heartbeat", "expects", "alert_after", "recover_after",
+        "pause_after")  # fmt: skip

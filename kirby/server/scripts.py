@@ -263,6 +263,23 @@ def _is_labels(value: object) -> bool:
     return _is_list(value) and all(isinstance(n, str) and LABEL.fullmatch(n) for n in value)
 
 
+def _is_calendars(value: object) -> bool:
+    return _is_list(value) and all(isinstance(n, str) and NAME.fullmatch(n) for n in value)
+
+
+def _is_catch_up(value: object) -> bool:
+    return isinstance(value, str) and CATCH_UP.fullmatch(value) is not None
+
+
+def _is_expected(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(topic, str) and TOPIC.fullmatch(topic) for topic in value)
+        and all(map(_is_limit, value.values()))
+    )
+
+
 def _is_whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
@@ -302,7 +319,11 @@ LONGEST = 366 * 86400.0
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=+-]{0,62}")
 CONCURRENCY = ("allow", "queue", "skip", "replace")
 RERUN = ("original", "current")
-DURATIONS = ("retry_pause", "timeout", "grace", "no_progress_timeout")
+CATCH_UP = re.compile(r"(none|last|all)(?:(?<=all)\(([1-9][0-9]{0,2}|1000)\))?")
+DURATIONS = (
+    *("retry_pause", "timeout", "grace", "no_progress_timeout"),
+    *("jitter", "start_by", "finish_by", "heartbeat"),
+)
 
 Rule = tuple[Callable[[object], bool], str]
 
@@ -312,6 +333,17 @@ KEYS: dict[str, Rule] = {
     "command": (_is_command, "a list of strings: a program and its arguments"),
     "schedule": (_is_texts, "a string or a list of strings"),
     "tz": (_is_text, "a string such as 'Europe/Brussels'"),
+    "exclude": (_is_calendars, "a list of names of calendars"),
+    "catch_up": (_is_catch_up, "none, last, all or all(N), N from 1 to 1000"),
+    "jitter": (_is_pause, "a duration such as 30 (seconds), '90s' or '5m'"),
+    "start_by": (_is_limit, "a duration such as '90s', '5m' or '2h', above 0"),
+    "finish_by": (_is_limit, "a duration such as '90s', '5m' or '2h', above 0"),
+    "heartbeat": (_is_limit, "a duration such as '90s', '5m' or '2h', above 0"),
+    "expects": (_is_expected, "a table of topics, each with a duration such as '15m'"),
+    "alert_after": (_is_count, "a whole number from 1 to 1000"),
+    "recover_after": (_is_count, "a whole number from 1 to 1000"),
+    "pause_after": (_is_count, "a whole number from 1 to 1000"),
+    "tags": (_is_labels, "a list of words such as 'finance'"),
     "daemon": (lambda value: isinstance(value, bool), "true or false"),
     "replicas": (_is_count, "a whole number from 1 to 1000"),
     "max_attempts": (_is_count, "a whole number from 1 to 1000"),
@@ -374,6 +406,8 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in DURATIONS:
         if key in made:
             made[key] = seconds(made[key])
+    if "expects" in made:
+        made["expects"] = {topic: seconds(each) for topic, each in made["expects"].items()}
     if isinstance(made.get("schedule"), str):
         made["schedule"] = [made["schedule"]]
     return made

@@ -17,7 +17,7 @@ NOT_OURS = (
     *("KIRBY_RELEASE", "KIRBY_SHADOW"),
     "KIRBY_PG_BINDIR",
 )
-NOT_OURS_PREFIX = "KIRBY_TEST_"
+NOT_OURS_PREFIXES = ("KIRBY_TEST_", "KIRBY_CHANNEL_")  # the latter: secrets of channels
 
 NAMES = (
     "KIRBY_DSN",
@@ -33,6 +33,8 @@ NAMES = (
     "KIRBY_MAX_UPLOAD",
     "KIRBY_MAX_VIRTUALENVS",
     "KIRBY_SPILL",
+    "KIRBY_URL",
+    "KIRBY_PING_URL",
 )
 
 YES = ("1", "true", "yes", "on")
@@ -72,6 +74,10 @@ class Settings:
     spill: int = 512_000_000
     #: How many bytes the virtualenvs of a supervisor may take on disk before unused ones go.
     max_virtualenvs: int = 20 * 2**30
+    #: Where people reach the pages, for links in what they are told; None: no links.
+    url: str | None = None
+    #: What the leader asks for once a minute while it does its duties; None: nothing.
+    ping_url: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -95,6 +101,8 @@ class Settings:
             max_upload=_size(given, "KIRBY_MAX_UPLOAD", defaults.max_upload),
             spill=_size(given, "KIRBY_SPILL", defaults.spill),
             max_virtualenvs=_size(given, "KIRBY_MAX_VIRTUALENVS", defaults.max_virtualenvs),
+            url=_url(given, "KIRBY_URL"),
+            ping_url=_ping_url(given, "KIRBY_PING_URL"),
         )
 
 
@@ -102,7 +110,7 @@ def _given(environ: Mapping[str, str]) -> dict[str, str]:
     """The settings that have a value; an empty one is none."""
     given: dict[str, str] = {}
     for key in sorted(key for key in environ if key.startswith("KIRBY_")):
-        if key in NOT_OURS or key.startswith(NOT_OURS_PREFIX):
+        if key in NOT_OURS or key.startswith(NOT_OURS_PREFIXES):
             continue
         name = key if key in NAMES else key.removesuffix("_FILE")
         if name not in NAMES:
@@ -156,6 +164,20 @@ def labels_of(text: str) -> tuple[str, ...]:
         if not LABEL.fullmatch(each):
             raise Invalid(f"{each!r} is not a label: small letters, digits, . _ - : and at most 63")
     return tuple(sorted(found))
+
+
+def _url(given: Mapping[str, str], name: str) -> str | None:
+    text = given.get(name)
+    if text is not None and not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", text):
+        raise Invalid(f"{name} must be an address like https://kirby.example.com, not {text!r}")
+    return text
+
+
+def _ping_url(given: Mapping[str, str], name: str) -> str | None:
+    text = given.get(name)
+    if text is not None and not re.fullmatch(r"https?://[^\s/?#]+\S*", text):
+        raise Invalid(f"{name} must be an address like https://hc-ping.com/UUID")
+    return text
 
 
 def _switch(given: Mapping[str, str], name: str, default: bool) -> bool:

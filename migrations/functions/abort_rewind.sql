@@ -23,8 +23,6 @@ begin
   select * into v_rewind from kirby.rewind w where w.id = p_id for update;
   if v_rewind.status in ('done', 'aborted', 'aborting') then
     perform kirby.fail('KB004', format('rewind %s is %s already', p_id, v_rewind.status));
-  elsif v_rewind.states and v_rewind.keys is not null and v_rewind.status in ('running', 'paused') then
-    perform kirby.fail('KB004', format('rewind %s has set the states of keys back: it cannot be aborted any more, only paused', p_id));
   elsif v_rewind.states and v_rewind.status in ('running', 'paused') then
     update kirby.rewind set status = 'aborting' where id = p_id returning * into v_rewind;
     perform kirby.audit(p_actor, 'rewind_aborting', 'rewind/' || p_id, p_reason => p_reason);

@@ -1,5 +1,5 @@
--- What the end of a run brings with it: its token is revoked, its claims are free at once, and the
--- next run is queued if the deployment asks for one (a daemon's replica, another attempt, a lost run).
+-- What the end of a run brings with it: its token is revoked, its claims are free at once, what runs after its job has a
+-- tick, and the next run is queued if the deployment asks for one (a daemon's replica, another attempt, a lost run).
 -- A run that was lost with its host, or that ran out of memory, costs no attempt: it is run again three
 -- times at the most, if its deployment says so, since it may be the one that takes its hosts down.
 create or replace function kirby.follow_up(p_run kirby.run)
@@ -27,6 +27,9 @@ begin
     from kirby.deployment d join kirby.job j on j.id = d.job_id
    where d.id = p_run.deployment_id;
 
+  if p_run.status = 'succeeded' and p_run.shadow_id is null then
+    perform kirby.follow_jobs(p_run);
+  end if;
   if v_kind = 'daemon' then
     perform kirby.restart_replica(p_run);
   elsif p_run.cancel_at is not null then

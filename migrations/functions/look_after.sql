@@ -9,13 +9,18 @@ declare
 begin
   select * into v_rewind from kirby.rewind w where w.id = p_id;
   if v_rewind.status in ('preparing', 'aborting') then
+    -- As long as anything that was found is unsettled, there is nothing to compute and nothing to lock.
+    if exists (select from jsonb_to_recordset(v_rewind.waits_for) as w (s integer, l smallint, p bigint)
+                where kirby.is_unsettled(w.s, w.l, w.p)) then
+      return false;
+    end if;
     perform from kirby.topic t where t.id = v_rewind.topic_id for share;
     perform kirby.stop_claims(array(select s.id from kirby.rewound(v_rewind.topic_id, v_rewind.subscriptions) s));
   end if;
   select * into v_rewind from kirby.rewind w where w.id = p_id for update skip locked;
   if v_rewind.status = 'preparing' then
     perform kirby.prepare_rewind(v_rewind);
-    return false;
+    return exists (select from kirby.rewind w where w.id = p_id and w.status = 'aborted');
   elsif v_rewind.status = 'aborting' then
     if not kirby.take_back(v_rewind) then
       return false;

@@ -1,5 +1,5 @@
 -- Keep as many replicas of each daemon as its deployment asks for, and beside them those of its canary: queue
--- missing ones, stop the rest. Idempotent: a unique index allows one live run per replica. Returns how many
+-- missing ones, stop the rest; none while an exception pauses it. Idempotent: a unique index allows one live run per replica. Returns how many
 -- changes were made.
 create or replace function kirby.plan_daemons()
   returns integer
@@ -25,7 +25,8 @@ begin
       join kirby.deployment d on d.id = a.id
       join kirby.job j on j.id = d.job_id and j.kind = 'daemon'
      cross join generate_series(0, a.replicas - 1) as r (replica)
-     where not exists (select from kirby.run l
+     where not kirby.is_paused(a.id)
+       and not exists (select from kirby.run l
                         where l.deployment_id = a.id and l.canary = a.canary and l.replica = r.replica
                           and l.status in ('queued', 'starting', 'running'))
      order by a.id, a.canary, r.replica
@@ -40,12 +41,14 @@ begin
   end loop;
 
   for v_row in
-    select r.id, case when r.canary then 'the canary has ended' else 'fewer replicas are deployed' end as reason
+    select r.id, case when p.paused then 'paused by an exception'
+                   when r.canary then 'the canary has ended' else 'fewer replicas are deployed' end as reason
       from kirby.run r
       join kirby.deployment d on d.id = r.deployment_id
       join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
+     cross join lateral (select r.replica is not null and kirby.is_paused(d.id) as paused) p
      where r.cancel_at is null and r.status in ('queued', 'starting', 'running')
-       and case when r.canary then r.version is distinct from d.canary_version or r.replica >= d.canary_replicas
+       and case when p.paused then true when r.canary then r.version is distinct from d.canary_version or r.replica >= d.canary_replicas
              else r.replica >= v.replicas end
      order by r.id
        for update of r skip locked

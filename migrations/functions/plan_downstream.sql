@@ -27,11 +27,11 @@ begin
     select d.* from unnest(v_made.kinds, v_made.places, v_made.positions, v_made.keys, v_made.depths, v_made.jobs)
                     as d (kind, place_id, position, key, depth, job)
   ), message as materialized (
-    select d.place_id, d.job, d.depth, m.recorded_at
+    select d.place_id, d.job, m.recorded_at
       from made d join kirby.message m on m.topic_id = d.place_id and m.position = d.position
      where d.kind = 'message' and not coalesce(m.headers, '{}') ? 'replay'
   ), mutation as materialized (
-    select d.place_id, d.job, d.depth, d.key, d.position, m.recorded_at, m.parents,
+    select d.place_id, d.job, d.key, d.position, m.recorded_at,
            coalesce(m.headers, '{}') ? 'replay' as again
       from made d join kirby.state_mutation m on m.state_id = d.place_id and m.key = d.key and m.position = d.position
      where d.kind = 'mutation'
@@ -65,10 +65,6 @@ begin
                         group by s.name) o),
     'jobs', (select coalesce(jsonb_agg(distinct d.job order by d.job), '[]') from made d where d.job is not null),
     'effects', kirby.plan_effects(p_topic, p_after, p_until, p_keys, p_only),
-    'mixed', (select coalesce(jsonb_agg(distinct s.name order by s.name), '[]')
-                from mutation c join kirby.state s on s.id = c.place_id
-               where c.depth = 1 and not c.again
-                 and exists (select from unnest(c.parents) as p (parent) where abs(p.parent) <= p_after)),
     'seconds', (select max(o.seconds)
                   from (select count(distinct date_trunc('second', w.recorded_at))::float8 as seconds
                           from (select m.job, m.recorded_at from message m

@@ -1,5 +1,5 @@
 -- Of a plan: what somebody should know before it begins.
-create or replace function kirby.plan_warnings(p_topic kirby.topic, p_readers jsonb, p_down jsonb, p_states boolean)
+create or replace function kirby.plan_warnings(p_topic kirby.topic, p_readers jsonb, p_down jsonb, p_note jsonb, p_states boolean)
   returns jsonb
   language sql
   volatile
@@ -17,9 +17,8 @@ as $$
             from jsonb_to_recordset(p_down -> 'states') as s (name text, others bigint, other_jobs text[])
            where p_states and s.others > 0
            union all
-          select 3, format('some versions of state %s were made from messages before this point as well: what those added is undone with them. An earlier point, at which nothing was being worked on, has none', m.name)
-            from jsonb_array_elements_text(p_down -> 'mixed') as m (name)
-           where p_states
+          select 3, p_note ->> 'text'
+           where p_note is not null
            union all
           select 4, format('subscription %s is paused: its messages come again when it is resumed', r.name)
             from jsonb_to_recordset(p_readers) as r (name text, paused boolean)

@@ -1,4 +1,5 @@
--- Keep a plan (kirby.plan_rewind) until it is begun; returns its id. Audited. KB001: a plan that moves nothing.
+-- Keep a plan (kirby.plan_rewind) until it is begun; returns its id. Audited. KB001: a plan that moves nothing,
+-- or one after which states would not be exact, and nobody has said that this is accepted.
 create or replace function kirby.propose_rewind(p_plan jsonb, p_actor text, p_reason text default '')
   returns bigint
   language plpgsql
@@ -18,10 +19,13 @@ begin
                   where (s ->> 'messages')::bigint + (s ->> 'fresh')::bigint > 0) then
     perform kirby.fail('KB001', format('nothing to rewind: no subscription of topic %s was given any of these messages', v_topic.name));
   end if;
-  insert into kirby.rewind (environment_id, topic_id, after, until, keys, subscriptions, states, rate, plan, actor, reason)
-  select v_topic.environment_id, v_topic.id, p.after, p.until, p.keys, v_names, p.with_states, p.rate, p_plan,
+  if p_plan #>> '{inexact,text}' is not null and not coalesce((p_plan ->> 'accepted')::boolean, false) then
+    perform kirby.fail('KB001', p_plan #>> '{inexact,text}');
+  end if;
+  insert into kirby.rewind (environment_id, topic_id, after, until, keys, subscriptions, states, inexact, rate, plan, actor, reason)
+  select v_topic.environment_id, v_topic.id, p.after, p.until, p.keys, v_names, p.with_states, coalesce(p.accepted, false), p.rate, p_plan,
          p_actor, coalesce(p_reason, '')
-    from jsonb_to_record(p_plan) as p (after bigint, until bigint, keys text[], with_states boolean, rate float8)
+    from jsonb_to_record(p_plan) as p (after bigint, until bigint, keys text[], with_states boolean, accepted boolean, rate float8)
   returning id into v_id;
   perform kirby.audit(p_actor, 'rewind_planned', 'rewind/' || v_id, p_after => p_plan - 'document', p_reason => p_reason);
   return v_id;

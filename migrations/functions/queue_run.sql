@@ -54,6 +54,10 @@ begin
     v_live := null;
   end if;
 
+  if p_cause = 'retry' and p_actor = 'kirby' and exists (select from kirby.exception_window w where w.until_at > kirby.now()) then
+    -- While its job is paused it is not tried again, but after that.
+    p_delay := greatest(p_delay, kirby.paused_until(p_deployment_id, kirby.now()) - kirby.now());
+  end if;
   insert into kirby.run (deployment_id, environment_id, version, status, cause, actor, tick_at, replica, attempt,
                          restarts, retry_of, not_before, queued_at, priority, labels, canary, serial, turn, losses,
                          destination, ended_at, reason, shadow_id)

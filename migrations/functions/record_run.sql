@@ -62,5 +62,6 @@ begin
   if v_run.ended_at is not null then
     perform kirby.follow_up(v_run);
   end if;
+  perform kirby.watch_run(v_run);
 end;
 $$;

@@ -1,4 +1,4 @@
--- Queue the next run of a daemon's replica, if the deployment still has that replica. At once when the end was
+-- Queue the next run of a daemon's replica, if the deployment still has that replica and is not paused. At once when the end was
 -- asked for or was not its fault; otherwise after a back-off that grows while it keeps ending within half a minute.
 -- A replica of a canary comes back as one while its version is the canary; one that was moved, where it is to go.
 create or replace function kirby.restart_replica(p_run kirby.run)
@@ -16,7 +16,7 @@ begin
      where d.id = p_run.deployment_id
        and case when p_run.canary then d.canary_version = p_run.version and p_run.replica < d.canary_replicas
              else p_run.replica < v.replicas end
-  ) then
+  ) or kirby.is_paused(p_run.deployment_id) then
     return;
   end if;
   if p_run.status not in ('lost', 'cancelled') and p_run.cancel_at is null then

@@ -9,25 +9,17 @@ create or replace function kirby.take_back(p_rewind kirby.rewind)
 as $$
 declare
   v_made         record;
-  v_waits        text[];
   v_subscription kirby.subscription;
   v_lane         kirby.rewind_lane;
   v_part         kirby.rewind_lane;
   v_undone       bigint[];
   v_since        kirby.rewind := p_rewind;
 begin
-  select array_agg(d.place_id) filter (where d.kind = 'message') as topics,
-         array_agg(d.position) filter (where d.kind = 'message') as positions,
-         array_agg(d.place_id) filter (where d.kind = 'mutation' and d.position > p_rewind.position) as states,
-         array_agg(d.key) filter (where d.kind = 'mutation' and d.position > p_rewind.position) as keys,
-         array_agg(distinct d.job) as jobs
-    into v_made
-    from kirby.descendants(p_rewind.environment_id, p_rewind.topic_id, p_rewind.after, 9223372036854775807, null,
-                           case when jsonb_typeof(p_rewind.plan -> 'only') = 'array' then p_rewind.subscriptions end) d;
-  v_waits := array(select format('%s of %s at position %s', w.subscription, w.topic, w.position)
-                     from kirby.rewind_waits(p_rewind, v_made.topics, v_made.positions, v_made.jobs) w);
-  update kirby.rewind set waits = v_waits where id = p_rewind.id;
-  if v_waits <> '{}' then
+  if p_rewind.keys is not null then
+    return kirby.take_keys_back(p_rewind);
+  end if;
+  v_made := kirby.rewind_lists(p_rewind, true);
+  if kirby.note_waits(p_rewind, v_made.topics, v_made.positions, v_made.jobs) then
     return false;
   end if;
 
@@ -35,7 +27,9 @@ begin
   perform kirby.set_keys_back(p_rewind, array_agg(k.state_id), array_agg(k.key), array_agg(p_rewind.position))
      from (select s.state_id, s.key from kirby.rewind_state s where s.rewind_id = p_rewind.id
             union
-           select m.state_id, m.key from unnest(v_made.states, v_made.keys) as m (state_id, key)) k;
+           select m.state_id, m.key
+             from unnest(v_made.states, v_made.keys, v_made.versions) as m (state_id, key, position)
+            where m.position > p_rewind.position) k;
   for v_subscription in select * from kirby.rewound(p_rewind.topic_id, p_rewind.subscriptions) loop
     for v_lane in
       select * from kirby.rewind_lane l

@@ -21,7 +21,13 @@ from kirby.server.settings import Settings
 from kirby.server.sources import Sources
 
 DURATION = "TIME"  # 90, 90s, 5m, 2h
-KEYS = {"schedules": "schedule", "label": "labels", "need": "needs"}
+KEYS = {
+    "schedules": "schedule",
+    "label": "labels",
+    "need": "needs",
+    "tag": "tags",
+    "expect": "expects",
+}
 
 
 @click.command()
@@ -30,9 +36,14 @@ KEYS = {"schedules": "schedule", "label": "labels", "need": "needs"}
 @click.option("--job", help="The only one of several jobs; of a script, another name.")
 @click.option("--as", "name", metavar="NAME", help="What the job is called there.")
 @click.option(
-    "--schedule", "schedules", metavar="CRON", multiple=True, help="When; may be repeated."
+    "--schedule", "schedules", metavar="LINE", multiple=True, help="When; may be repeated."
 )
 @click.option("--tz", help="The time zone of the schedule.  [default: UTC]")
+@click.option("--exclude", metavar="CALENDAR", multiple=True, help="Not on its days.")
+@click.option("--jitter", metavar=DURATION, help="Start up to so much later, always the same.")
+@click.option("--catch-up", metavar="HOW", help="After an outage: none, last, all or all(N).")
+@click.option("--start-by", metavar=DURATION, help="Missed if it has not begun so long after.")
+@click.option("--finish-by", metavar=DURATION, help="Missed if not done so long after; or none.")
 @click.option("--daemon/--no-daemon", default=None, help="Whether to keep it running.")
 @click.option("--replicas", type=int, help="How many at a time (daemons).  [default: 1]")
 @click.option("--max-attempts", type=int, help="How often to try a failing run.  [default: 1]")
@@ -44,6 +55,12 @@ KEYS = {"schedules": "schedule", "label": "labels", "need": "needs"}
 @click.option("--rerun", help="original or current: the version that a re-run takes.")
 @click.option("--priority", type=int, help="-100 to 100; higher ones start first.  [default: 0]")
 @click.option("--label", multiple=True, help="A label that its host must have; may be repeated.")
+@click.option("--tag", multiple=True, help="A group that it belongs to; may be repeated.")
+@click.option("--heartbeat", metavar=DURATION, help="A daemon silent for longer is missed.")
+@click.option("--expect", metavar="TOPIC=TIME", multiple=True, help="A message at least so often.")
+@click.option("--alert-after", type=int, help="Failures in a row that people hear of.")
+@click.option("--recover-after", type=int, help="Successes in a row that end an incident.")
+@click.option("--pause-after", metavar="N", help="Failures in a row that pause it; or none.")
 @click.option(
     "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable; may be repeated."
 )
@@ -143,6 +160,12 @@ def show(found: Sequence[Diff], as_json: bool) -> None:
             click.echo(f"… and {diff.more:,} lines more")
         if diff.is_empty:
             click.echo("no change")
+        _warn(diff)
+
+
+def _warn(diff: Diff) -> None:
+    for warning in diff.warnings:
+        click.echo(f"note: {warning}", err=True)
 
 
 COLOURS = {"added": "green", "removed": "red", "place": "cyan"}
@@ -174,6 +197,7 @@ def report(
         return
     for deployed, diff in zip(done, found, strict=True):
         click.echo(sentence(deployed, proposal.order))
+        _warn(diff)
         if deployed.changed and diff.before is not None:
             for line in diffs.sentences(diff):
                 click.echo(f"  {line}")
@@ -184,6 +208,7 @@ def document(done: Sequence[Deployed], found: Sequence[Diff] = ()) -> dict[str, 
     jobs = [output.plain(each) for each in done]
     for job, diff in zip(jobs, found, strict=False):
         job["diff"] = list(diffs.sentences(diff))
+        job["warnings"] = diff.warnings
     alone = jobs[0] if len(jobs) == 1 else {}
     return {**alone, "jobs": jobs, "stopped": sum(each.stopped for each in done)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -32,6 +33,7 @@ VERSIONS = {
     "history": "HOW",
     "reason": "REASON",
 }
+NONE = diffs.beside(deployments.content(plans.Plan("", ""), 0))  # as it is if nobody says it
 VERSION = click.IntRange(1, 2**31 - 1)
 
 reason_option = click.option("--reason", default="", help="Why; kept in the log.")
@@ -88,6 +90,7 @@ def _facts(found: Job) -> list[tuple[str, Any]]:
         ("canary", _canary(found)),
         ("schedule", found.schedules),
         ("time zone", found.tz if found.schedules else None),
+        *((name, said) for name, said in diffs.beside(asdict(found)).items() if said != NONE[name]),
         ("next tick", found.next_tick),
         ("replicas", found.replicas if is_daemon else None),
         ("live runs", _live(found)),

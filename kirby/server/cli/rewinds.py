@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -51,6 +52,8 @@ PROGRESS = {
 @click.option("--only", multiple=True, metavar="JOB", help="This subscription alone; repeatable.")
 @click.option("--keys", multiple=True, metavar="KEY", help="This key alone; repeatable.")
 @click.option("--states", is_flag=True, help="Set back first what was made of these messages.")
+@click.option("--exact", is_flag=True, help="From an earlier point, if states need it.")
+@click.option("--inexact", is_flag=True, help="From here, though states come out wrong.")
 @click.option("--rate", type=float, metavar="N", help="At most so many messages a second.")
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would happen, and stop.")
@@ -66,6 +69,8 @@ def rewind(
     only: tuple[str, ...],
     keys: tuple[str, ...],
     states: bool,
+    exact: bool,
+    inexact: bool,
     rate: float | None,
     reason: str,
     only_plan: bool,
@@ -80,13 +85,16 @@ def rewind(
     TIME is ISO 8601 (UTC if it names no zone), or how long ago: 2h, 3d. What was settled comes
     again marked as replay, live messages follow in order.
     """
+    if (exact or inexact) and not states:
+        raise click.UsageError("--exact and --inexact are about --states: add it")
     if as_json and not (only_plan or propose or yes):
         raise click.UsageError("--json goes with --plan, --propose or --yes: nobody is asked")
     start, end = _point(to, "--to"), _point(until, "--until") if until is not None else None
     with connection.unit_in(environment) as (conn, where):
         plan = rewinds.plan(
-            conn, where, topic, to=start, until=end, only=only, keys=keys, states=states, rate=rate
-        )
+            conn, where, topic, to=start, until=end, only=only, keys=keys, states=states, rate=rate,
+            exact=exact, inexact=inexact,
+        )  # fmt: skip
     if only_plan and as_json:
         output.document(plan.document)
         return
@@ -94,6 +102,8 @@ def rewind(
         _show_plan(plan)
     if only_plan:
         return
+    if plan.inexact and not plan.accepted:
+        raise Invalid(plan.inexact.text)
     if not (yes or propose):
         click.confirm("\nRewind?", abort=True)
     with connection.unit() as conn:
@@ -205,16 +215,24 @@ def show(id: int, environment: str, as_json: bool) -> None:
         click.echo(f"it waits for {each}")
 
 
+Act = Callable[..., Rewind]
+
+
+def _act(verb: Act, id: int, environment: str, *, as_json: bool, **given: str) -> None:
+    """Do something to a rewind of this environment, and say how it is then."""
+    with connection.unit_in(environment) as (conn, where):
+        rewinds.get(conn, where, id)
+        found = verb(conn, id, actor=connection.actor(), **given)
+    _say(found, as_json=as_json)
+
+
 @group.command()
 @id_argument
 @connection.env_option
 @connection.json_option
 def approve(id: int, environment: str, as_json: bool) -> None:
     """Begin one that was proposed."""
-    with connection.unit_in(environment) as (conn, where):
-        rewinds.get(conn, where, id)
-        found = rewinds.approve(conn, id, actor=connection.actor())
-    _say(found, as_json=as_json)
+    _act(rewinds.approve, id, environment, as_json=as_json)
 
 
 @group.command()
@@ -224,10 +242,7 @@ def approve(id: int, environment: str, as_json: bool) -> None:
 @connection.json_option
 def pause(id: int, reason: str, environment: str, as_json: bool) -> None:
     """Hand out no more replays until it is resumed."""
-    with connection.unit_in(environment) as (conn, where):
-        rewinds.get(conn, where, id)
-        found = rewinds.pause(conn, id, actor=connection.actor(), reason=reason)
-    _say(found, as_json=as_json)
+    _act(rewinds.pause, id, environment, as_json=as_json, reason=reason)
 
 
 @group.command()
@@ -237,10 +252,7 @@ def pause(id: int, reason: str, environment: str, as_json: bool) -> None:
 @connection.json_option
 def resume(id: int, reason: str, environment: str, as_json: bool) -> None:
     """Go on with a paused one."""
-    with connection.unit_in(environment) as (conn, where):
-        rewinds.get(conn, where, id)
-        found = rewinds.resume(conn, id, actor=connection.actor(), reason=reason)
-    _say(found, as_json=as_json)
+    _act(rewinds.resume, id, environment, as_json=as_json, reason=reason)
 
 
 @group.command()
@@ -253,10 +265,7 @@ def abort(id: int, reason: str, environment: str, as_json: bool) -> None:
 
     States that were set back get what they had, and what came since is delivered on top of that.
     """
-    with connection.unit_in(environment) as (conn, where):
-        rewinds.get(conn, where, id)
-        found = rewinds.abort(conn, id, actor=connection.actor(), reason=reason)
-    _say(found, as_json=as_json)
+    _act(rewinds.abort, id, environment, as_json=as_json, reason=reason)
 
 
 @group.command()

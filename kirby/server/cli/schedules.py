@@ -1,14 +1,19 @@
-"""kirby schedule: when a cron line fires, before it is deployed."""
+"""kirby schedule: when a schedule fires, before it is deployed."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
-from kirby.core.errors import Invalid
-from kirby.server import cron
+from kirby.server import calendars, drafts, plans
 from kirby.server.cli import connection, output
+from kirby.server.cli.deploy import DURATION
+from kirby.server.drafts import Draft, DraftTick
+from kirby.server.exclusions import Calendars
+from kirby.server.schedules import moment as moment
 
 
 @click.group()
@@ -17,32 +22,77 @@ def schedule() -> None:
 
 
 @schedule.command()
-@click.argument("expression", metavar="CRON")
+@click.argument("lines", metavar="LINE...", nargs=-1, required=True)
 @click.option("--tz", default="UTC", show_default=True, help="The time zone.")
 @click.option("--from", "start", metavar="TIME", help="ISO 8601, of that zone if it names none.")
 @connection.limit_option(20, "How many ticks.")
+@click.option("--exclude", metavar="CALENDAR", multiple=True, help="Mark what falls on its days.")
+@click.option("--jitter", metavar=DURATION, help="Start up to so much later.")
+@click.option("--job", help="The job that it is for: settles its part of the jitter.")
+@connection.env_option
 @connection.json_option
-def preview(expression: str, tz: str, start: str | None, limit: int, as_json: bool) -> None:
-    """Print the next ticks of a cron line.
+def preview(
+    lines: tuple[str, ...],
+    tz: str,
+    start: str | None,
+    limit: int,
+    exclude: tuple[str, ...],
+    jitter: str | None,
+    job: str | None,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """Print the next ticks of a schedule.
 
-    With what daylight saving does to them.
+    LINE is a cron line, 'every 45m [from TIME]' or 'after: JOB'. With what daylight saving and
+    calendars do to each tick; surprises are told on standard error.
     """
-    after = moment(start, tz) if start else datetime.now(UTC)
-    ticks = list(cron.ticks(cron.parse(expression), tz, after, n=limit))
+    found = drafts.draft(
+        lines,
+        tz,
+        moment(start, tz) if start else datetime.now(UTC),
+        limit,
+        excluding=_calendars(environment, exclude),
+        jitter=plans.options({"jitter": jitter}).get("jitter", 0.0),
+        deployment=f"{environment}/{job}" if job else "",
+    )
     if as_json:
-        shown = [{"at": t.at, "local": t.local, "note": t.note} for t in ticks]
-        output.document({"ticks": shown})
-    elif not ticks:
-        click.echo(f"{expression} does not fire again")
+        output.document({"ticks": [_document(tick, exclude, job) for tick in found.ticks]})
     else:
-        rows = [(f"{t.at:%Y-%m-%d %H:%M}", f"{t.local:%Y-%m-%d %H:%M %Z}", t.note) for t in ticks]
-        output.table(rows, ("UTC", tz, "NOTE"))
+        _show(found, job)
+    for warning in found.warnings:
+        click.echo(f"note: {warning}", err=True)
 
 
-def moment(text: str, tz: str) -> datetime:
-    """A time as people write it: ISO 8601, in the zone if it says none. Raises Invalid."""
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError:
-        raise Invalid(f"{text!r} is not a time: write it like 2027-03-28T01:00") from None
-    return given if given.tzinfo else given.replace(tzinfo=cron.zone(tz))
+def _calendars(environment: str, names: tuple[str, ...]) -> Calendars:
+    """What excludes; only then a database is asked. Raises NotFound."""
+    with connection.unit_in(environment) if names else nullcontext((None, None)) as (conn, place):
+        if conn is None or place is None:
+            return Calendars()
+        calendars.check(conn, environment, names)
+        return calendars.load(conn, place.id, names)
+
+
+def _show(found: Draft, job: str | None) -> None:
+    if not found.ticks:
+        click.echo(f"{found.says}: no time is named")
+        return
+    headings = ["UTC", found.tz, *(["STARTS"] if job else []), "NOTE"]
+    output.table([_row(tick, job) for tick in found.ticks], headings)
+
+
+def _document(tick: DraftTick, exclude: tuple[str, ...], job: str | None) -> dict[str, Any]:
+    said = {"at": tick.at, "local": tick.local, "note": tick.note}
+    excluded = {"excluded": tick.excluded} if exclude else {}
+    return {**said, **excluded, **({"starts": tick.starts} if job else {})}
+
+
+def _row(tick: DraftTick, job: str | None) -> list[str]:
+    form = "%Y-%m-%d %H:%M" if not tick.at.second else "%Y-%m-%d %H:%M:%S"
+    excluded = f"excluded by {tick.excluded}" if tick.excluded else ""
+    return [
+        f"{tick.at:{form}}",
+        f"{tick.local:{form} %Z}",
+        *([f"{tick.starts.astimezone(tick.local.tzinfo):%H:%M:%S}"] if job else []),
+        "; ".join(filter(None, (tick.note, excluded))),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import select
 import signal
@@ -34,7 +35,9 @@ from kirby.server.supervisor.leader import Leader
 from kirby.server.supervisor.leftovers import Leftovers
 from kirby.server.supervisor.lines import said
 from kirby.server.supervisor.link import Link
+from kirby.server.supervisor.notifier import Notifier
 from kirby.server.supervisor.orders import Identity
+from kirby.server.supervisor.pinger import Pinger
 from kirby.server.supervisor.process import Process
 from kirby.server.supervisor.pump import Pump
 from kirby.server.supervisor.run import End, Run
@@ -75,6 +78,8 @@ def supervise(settings: Settings, ready: Callable[[], object] | None = None) -> 
         warmer=Warmer(
             settings.dsn, virtualenvs, settings.max_virtualenvs, sorted(set(settings.labels))
         ),
+        url=settings.url or "",
+        ping_url=settings.ping_url,
     )
     supervisor.run_forever(ready)
 
@@ -86,7 +91,8 @@ class Supervisor:
     once; it takes those whose `labels` are among its own. `ensure` makes the virtualenv of a
     lock, `hold` keeps it while a run uses it; `warmer` builds ahead. `grace` (seconds) replaces
     that of each run.
-    `spill`: bytes of their output that may wait on disk for the database. Processes are started by
+    `spill`: bytes of their output that may wait on disk for the database. `url`: where people
+    reach the pages, for what they are told. `ping_url`: see ``Pinger``. Processes are started by
     the thread that calls ``tick``, and die with it.
     """
 
@@ -105,6 +111,8 @@ class Supervisor:
         lease: float = LEASE,
         grace: float | None = None,
         spill: int = MOST,
+        url: str = "",
+        ping_url: str | None = None,
     ) -> None:
         self.id = uuid.uuid4()
         self._slots, self._lease = slots, lease
@@ -121,6 +129,8 @@ class Supervisor:
         self._shipper = Shipper(dsn, self._backlog, self._clock, self._on_end, self._on_fenced)
         self._warmer = warmer
         self._leader = Leader(dsn, lambda: self.id if self._registered else None, lease)
+        self._notifier = Notifier(dsn, self._leader.leads, url=url, environ=os.environ)
+        self._pinger = Pinger(ping_url, self._leader.is_well) if ping_url else None
         self._link = Link(dsn, "kirby supervisor", self._prepare_connection)
         self._strays = Strays(self._folder.runs, patience=2 * lease)
         self._starter = Starter(
@@ -171,6 +181,9 @@ class Supervisor:
         self._pump.start()
         self._shipper.start()
         self._leader.start()
+        self._notifier.start()
+        if self._pinger:
+            self._pinger.start()
         if self._warmer:
             self._warmer.start()
         log.info("supervisor %s: %s slots on %s", self.id, self._slots, self._identity.host)
@@ -213,6 +226,9 @@ class Supervisor:
         self._asked_to_stop = True
         try:
             self._leader.stop()
+            self._notifier.stop()
+            if self._pinger:
+                self._pinger.stop()
             if self._warmer:
                 self._warmer.stop()
             self._end_processes()

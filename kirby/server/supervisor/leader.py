@@ -29,6 +29,9 @@ REAP = "select kirby.reap_supervisors()"
 PLAN_DAEMONS = "select kirby.plan_daemons()"
 BALANCE = "select kirby.balance_daemons()"
 FIRE_TICKS = "select kirby.fire_ticks()"
+WATCH = "select kirby.watch_deadlines()"
+ANNOUNCE = "select kirby.announce_incidents()"
+FORGET_DEADLINES = "select kirby.forget_deadlines()"
 END_REWINDS = "select kirby.end_rewinds()"
 FORGET_FAILURES = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
 
@@ -47,8 +50,9 @@ class Leader:
         self._lease = lease
         self._planner = Planner()
         self._rarely_at = 0.0
-        self._led_at = -LED
-        self._housekeeper = Housekeeper(dsn, self._leads)
+        self._led_at = self._well_at = -LED
+        self._faults = 0
+        self._housekeeper = Housekeeper(dsn, self.leads)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kirby leader", daemon=True)
 
@@ -75,15 +79,21 @@ class Leader:
                 self._led_at = -LED
                 return False
             self._led_at = asked
+            self._faults = 0
             queued = self._reap(conn) + self._ask(conn, PLAN_DAEMONS)
             self._duty("ticks", lambda: self._planner.plan(conn))
             queued += self._ask(conn, FIRE_TICKS)
             if queued + self._ask(conn, BALANCE):
                 conn.execute("notify kirby_run")
+            self._ask(conn, WATCH)
+            self._ask(conn, ANNOUNCE)
             self._ask(conn, END_REWINDS)
             if time.monotonic() >= self._rarely_at:
                 self._rarely_at = time.monotonic() + RARELY
                 self._duty("login failures", lambda: conn.execute(FORGET_FAILURES))
+                self._ask(conn, FORGET_DEADLINES)
+            if not self._faults:
+                self._well_at = asked
             return True
 
     def _run(self) -> None:
@@ -97,8 +107,13 @@ class Leader:
             self._stopping.wait(EVERY * random.uniform(0.8, 1.2))  # noqa: S311
         self._link.drop()
 
-    def _leads(self) -> bool:
+    def leads(self) -> bool:
+        """Whether the lease is ours for sure: for those who work beside it."""
         return time.monotonic() - self._led_at < LED
+
+    def is_well(self) -> bool:
+        """Whether it leads, and all duties of its last round were done."""
+        return time.monotonic() - self._well_at < LED
 
     def _prepare(self, conn: db.Connection) -> None:
         db.configure(conn, {"statement_timeout": "30s"})
@@ -120,5 +135,6 @@ class Leader:
         except psycopg.Error as error:
             if isinstance(db.translated(error), Unavailable):
                 raise
+            self._faults += 1
             log.warning("%s failed: %s", name, db.one_line(error))
         return 0

@@ -25,7 +25,8 @@ from kirby.server.web.jobs import order_of, version_of
 
 WORDS = ("env", "job", "as", "reason", "canary", "replace", "drain", "diff", "python",
          "requirement", "settings")  # fmt: skip
-MANY = {"schedule": "schedule", "var": "variables", "label": "labels", "need": "needs"}
+MANY = {"schedule": "schedule", "var": "variables", "label": "labels", "need": "needs",
+        "tag": "tags", "exclude": "exclude", "expect": "expects"}  # fmt: skip
 YES = (True, "1", "true", "yes", "on")
 NO = (None, False, "", "0", "false", "no", "off")
 
@@ -81,7 +82,11 @@ def document(done: list[Deployed], changes: list[Diff]) -> dict[str, Any]:
     """What was deployed, each with its differences in words."""
     return {
         "jobs": [
-            {**documents.plain(each), "diff": list(diffs.sentences(diff))}
+            {
+                **documents.plain(each),
+                "diff": list(diffs.sentences(diff)),
+                "warnings": diff.warnings,
+            }
             for each, diff in zip(done, changes, strict=True)
         ],
         "stopped": sum(each.stopped for each in done),

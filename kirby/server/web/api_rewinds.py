@@ -19,7 +19,10 @@ from kirby.server.web.api_states import moment
 from kirby.server.web.rewinds import act_on, look_up, rate_of
 
 SHOWN, MOST = 50, 1000
-FIELDS = ("env", "topic", "to", "until", "only", "keys", "states", "rate", "reason", "do")
+FIELDS = (
+    "env", "topic", "to", "until", "only", "keys",
+    "states", "exact", "inexact", "rate", "reason", "do",
+)  # fmt: skip
 
 
 def listing(request: Request) -> Response:
@@ -38,7 +41,7 @@ def show(request: Request) -> Response:
 
 
 def make(request: Request) -> Response:
-    """{"topic": …, "to": …} and perhaps until, only, keys, states, rate, reason, and "do".
+    """{"topic": …, "to": …} and perhaps more of FIELDS.
 
     do: "plan" answers with what it would do (200), "propose" keeps it for somebody to approve,
     "start" begins it, which is what happens without one (201).
@@ -67,9 +70,6 @@ def _plan(
     to, topic = moment(given, "to", now), text(given, "topic")
     if to is None or not topic:
         raise Invalid('say which topic, and to where: {"topic": "orders", "to": "2h"}')
-    with_states = given.get("states", False)
-    if not isinstance(with_states, bool):
-        raise Invalid("states must be true or false")
     return rewinds.plan(
         conn,
         environment,
@@ -78,9 +78,18 @@ def _plan(
         until=moment(given, "until", now),
         only=_texts(given, "only"),
         keys=_texts(given, "keys"),
-        states=with_states,
+        states=_flag(given, "states"),
+        exact=_flag(given, "exact"),
+        inexact=_flag(given, "inexact"),
         rate=rate_of(given.get("rate")),
     )
+
+
+def _flag(given: dict[str, Any], name: str) -> bool:
+    found = given.get(name, False)
+    if not isinstance(found, bool):
+        raise Invalid(f"{name} must be true or false")
+    return found
 
 
 def _texts(given: dict[str, Any], name: str) -> list[str]:

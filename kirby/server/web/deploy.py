@@ -37,11 +37,15 @@ from kirby.server.sources import Sources
 from kirby.server.targets import JobSpec, Target
 from kirby.server.web import api, pages, uploads
 
+TIMING = (
+    *("exclude", "jitter", "catch_up", "start_by", "finish_by", "heartbeat", "expects", "tags"),
+    *("alert_after", "recover_after", "pause_after"),
+)
 FIELDS = (
     *("schedule", "tz", "daemon", "replicas", "max_attempts", "retry_pause", "timeout"),
     *("no_progress_timeout", "grace", "concurrency", "rerun", "priority", "labels", "variables"),
+    *TIMING,
 )
-DURATIONS = ("retry_pause", "timeout", "no_progress_timeout", "grace")
 
 
 # The target
@@ -207,6 +211,7 @@ def _page(
         "marked": diffs.marked,
         "policy": diffs.policy,
         "concurrency": plans.CONCURRENCY,
+        "timing": TIMING,
     }
     return pages.render(request, "deploy/show.html", status, **context)
 
@@ -269,6 +274,8 @@ def _kept(conn: Connection, environment: str, name: str) -> dict[str, str]:
 def _text(key: str, differ: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
     """What a field says of a setting that differs; "" if it does not."""
     key = "schedules" if key == "schedule" else key
+    if key == "catch_up" and "catch_up_most" in differ:
+        differ = {"catch_up": "all", **differ}
     if key not in differ:
         return ""
     value = differ[key]
@@ -277,6 +284,8 @@ def _text(key: str, differ: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
         return "\n".join(f"{name}={each}" for name, each in own.items())
     if key == "schedules":
         return "\n".join(value)
+    if key == "catch_up":
+        return plans.catching_up(value, differ.get("catch_up_most", usual["catch_up_most"]))
     if key == "concurrency" and value == "default":
         return ""
     return diffs.policy(key, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlencode
 
@@ -56,6 +57,8 @@ def _may(request: Request) -> dict[str, bool]:
 
 
 def _policies(job: Job) -> Any:
+    if job.kind == "scheduled":
+        yield from diffs.beside(asdict(job)).items()
     for name in diffs.POLICIES:
         if name != "replicas" or job.kind == "daemon":
             yield name.replace("_", " "), diffs.policy(name, getattr(job, name))

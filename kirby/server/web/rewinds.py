@@ -20,6 +20,7 @@ from kirby.server.moments import Moment
 from kirby.server.rewinds import Plan, Rewind
 from kirby.server.web import api, pages
 
+WORDS = ("to", "until", "keys", "rate", "point")  # of the fields of a form those that are a word
 MOST_KEYS = 500  # of a form: they are in the address of the plan
 SECONDS = 2  # between two looks at a rewind that is going on
 
@@ -34,12 +35,13 @@ class Asked:
     keys: str
     states: bool
     rate: str
+    point: str  # "exact": from an earlier one if states need it; "inexact": from here all the same
     reason: str = ""
 
     @classmethod
     def of(cls, given: QueryParams | FormData) -> Asked:
         """The fields of a form; of those that are missing nothing."""
-        words = {name: str(given.get(name) or "") for name in ("to", "until", "keys", "rate")}
+        words = {name: str(given.get(name) or "") for name in WORDS}
         only = [str(each) for each in given.getlist("only") if each]
         states = str(given.get("states") or "") in ("yes", "1", "true", "on")
         return cls(only=only, states=states, reason=str(given.get("reason") or ""), **words)
@@ -54,6 +56,7 @@ class Asked:
             conn, pages.environment(request), request.path_params["topic"],
             to=to, until=moments.parse(self.until, now), only=self.only,
             keys=keys_of(self.keys), states=self.states, rate=rate_of(self.rate),
+            exact=self.point == "exact", inexact=self.point == "inexact",
         )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 -- What is delivered again: messages of a topic above "after", up to "until" (NULL: all that was handed out), of
 -- these keys and to these subscriptions (NULL: all). The plan is what was shown before it began. Rate_at: when
 -- the next replay would be on time (GCRA). Position: of the log when it began, before any state was set back.
--- Waits: for what, while it is prepared or aborted.
+-- Inexact: it may set states back although they do not come out exact. Waits: for what, while it is prepared or
+-- aborted; waits_for: the newest message of each lane ({s, l, p}: subscription, lane, position).
 create table kirby.rewind (
   id             bigint      generated always as identity primary key,
   environment_id smallint    not null references kirby.environment,
@@ -13,6 +14,7 @@ create table kirby.rewind (
   keys           text[]      collate "C",
   subscriptions  text[]      collate "C",
   states         boolean     not null default false,
+  inexact        boolean     not null default false,
   rate           double precision check (rate > 0),
   rate_at        timestamptz,
   status         text        not null default 'planned'
@@ -22,6 +24,7 @@ create table kirby.rewind (
   reason         text        not null default '',
   position       bigint,
   waits          text[]      not null default '{}',
+  waits_for      jsonb       not null default '[]',
   created_at     timestamptz not null default clock_timestamp(),
   started_at     timestamptz,
   ended_at       timestamptz
@@ -62,6 +65,14 @@ create table kirby.rewind_state (
   key       text    collate "C" not null,
   version   bigint  not null,
   primary key (rewind_id, state_id, key)
+);
+
+-- What had never been settled when a rewind of keys set states back: if it is aborted, it comes again.
+create table kirby.rewind_unsettled (
+  rewind_id       bigint   not null references kirby.rewind,
+  subscription_id integer  not null references kirby.subscription on delete cascade,
+  position        bigint   not null,
+  primary key (rewind_id, subscription_id, position)
 );
 
 -- For which rewind a lane has messages to deliver again, and for which one a claim, or a message that is

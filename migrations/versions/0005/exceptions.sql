@@ -20,6 +20,7 @@ create table kirby.exception_version (
   tz           text        not null default 'UTC',   -- of recurs and schedules
   effect       text        not null check (effect in ('pause', 'schedule', 'rate', 'skip', 'manual')),
   schedules    text[]      not null default '{}',    -- schedule: what runs in the place of the deployment's own
+  density      real        not null default 0,        -- schedule: how many instants it names in four weeks
   most         integer     check (most > 0),         -- rate: at most so many ticks … ; skip: so many ticks
   per          real        check (per > 0),          -- rate: … in so many seconds
   on_return    text        not null default 'next_tick' check (on_return in ('next_tick', 'run_once', 'catch_up')),

@@ -17,6 +17,7 @@ alter table kirby.deployment_version
 -- One row an instant, whatever names it: the deployment's own schedule (own), the schedules that exceptions put in
 -- its place (exceptions), the end of exceptions that asks for a run (returns), a run of another job (after_run).
 -- fire_at: at, and the job's share of the jitter; null: at. excluded: the calendar, and the day or window in it.
+-- held_by: the exceptions for which it was skipped. again: it was, and is due once more since they have ended.
 alter table kirby.tick
   add own        boolean   not null default true,
   add exceptions integer[] not null default '{}',
@@ -24,10 +25,23 @@ alter table kirby.tick
   add after_run  bigint,
   add fire_at    timestamptz,
   add excluded   text,
-  add version    integer,
-  add tzdata     text      not null default '';
+  add held_by    integer[] not null default '{}',
+  add again      boolean   not null default false;
 drop index kirby.tick_due;
 create index tick_due on kirby.tick (coalesce(fire_at, at)) where status = 'planned';
+
+-- plan_at: when its ticks are planned next ('-infinity': anew, since something changed); null: there is nothing to plan.
+-- planned_until: up to when its own ticks are rows; what lies between it and now was never planned. follows: the jobs
+-- after which it runs (after: JOB).
+alter table kirby.deployment
+  add plan_at         timestamptz default '-infinity',
+  add planned_at      timestamptz,
+  add planned_until   timestamptz,
+  add planned_version integer,
+  add planned_tzdata  text   not null default '',
+  add follows         text[] not null default '{}';
+create index deployment_plan    on kirby.deployment (plan_at) where plan_at is not null;
+create index deployment_follows on kirby.deployment using gin (follows);
 
 alter table kirby.run drop constraint run_cause_check;
 alter table kirby.run add constraint run_cause_check
