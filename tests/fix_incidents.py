@@ -77,9 +77,7 @@ class House(Runs):
         return [row["id"] for row in rows]
 
     def record(self, run_id, step, **data):
-        self.conn.execute(
-            "select kirby.record_run(%s, %s, %s)", [run_id, step, json.dumps(data)]
-        )
+        self.conn.execute("select kirby.record_run(%s, %s, %s)", [run_id, step, json.dumps(data)])
 
     def start(self, supervisor):
         """Claim what is queued, and start it; the runs."""
@@ -167,7 +165,8 @@ class House(Runs):
 
     def marks(self, deployment):
         rows = self.ask(
-            "select kind, status from kirby.deadline where deployment_id = %s order by kind desc, due_at",
+            "select kind, status from kirby.deadline where deployment_id = %s"
+            " order by kind desc, due_at",
             deployment,
         )  # fmt: skip
         return [(row["kind"], row["status"]) for row in rows]

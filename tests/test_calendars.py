@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from fix_web import connected
 
 from kirby.server import calendars, database, environments
 
@@ -12,11 +13,11 @@ SCRIPT = (
 
 
 @pytest.fixture
-def house(cli, db, tmp_path):
+def house(cli, dsn, tmp_path):
     """The command line beside a script that names the calendar `holidays`."""
     (tmp_path / "nightly.py").write_text(SCRIPT)
-    cli.conn = db
-    return cli
+    with connected(dsn) as cli.conn:
+        yield cli
 
 
 def ok(done):
@@ -30,9 +31,12 @@ def shown(house, name, *options):
 
 def replanned(house):
     """The jobs that are to be planned anew; from then on they are not."""
-    rows = house.conn.execute("update kirby.deployment d set plan_at = 'infinity' from kirby.job j,"
-                              " kirby.deployment o where j.id = d.job_id and o.id = d.id"
-                              " and o.plan_at = '-infinity' returning j.name").fetchall()  # fmt: skip
+    rows = house.conn.execute(
+        """
+        update kirby.deployment d set plan_at = 'infinity' from kirby.job j
+         where j.id = d.job_id and d.plan_at = '-infinity' returning j.name
+        """
+    ).fetchall()
     return [name for (name,) in rows]
 
 

@@ -7,8 +7,9 @@ import sys
 import threading
 
 import pytest
+from fix_runs import drive
 
-pytest_plugins = ("fix_channels",)
+pytest_plugins = ("fix_channels", "fix_runs")
 
 KILLED = """
 import os, sys, threading
@@ -265,3 +266,30 @@ def test_a_storm_is_told_to_whoever_would_have_been_told_of_a_part_of_it(told, h
     assert storm.body["kirby"]["kind"] == "storm"
     assert len(storm.body["kirby"]["told"]) == 20
     assert "- nightly fails" in storm.body["message"]
+
+
+def test_a_job_that_fails_and_then_works_is_told_by_the_supervisor_that_leads(
+    told, hook, supervise, monkeypatch, until
+):
+    monkeypatch.setenv("KIRBY_CHANNEL_TOKEN", "sesame")
+    told.channel("hook", f"json://{hook.host}/hook?+X-Token=${{TOKEN}}")
+    nightly = told.deploy("print('no price today'); raise SystemExit(3)", name="nightly")
+    supervisor = supervise(url="https://kirby.test")
+    failed = told.trigger(nightly)
+    drive(supervisor, lambda: told.get(failed)["status"] == "failed")
+    drive(supervisor, lambda: told.incidents("failing"))
+    told.later("9 seconds")  # no more: leases hold on
+    drive(supervisor, lambda: hook.got)
+    [opened] = hook.got
+    assert opened.headers["X-Token"] == "sesame"
+    assert "no price today" in opened.body["message"]
+    assert f"https://kirby.test/runs/{failed}?env=dev" in opened.body["message"]
+
+    told.deploy("print('all is well')", name="nightly")
+    told.trigger(nightly)
+    drive(supervisor, lambda: len(hook.got) == 2)
+    assert hook.events() == ["opened", "resolved"]
+    supervisor.stop()
+    assert [each["outcome"] for each in told.ask("select outcome from kirby.delivery")] == [
+        "delivered", "delivered",
+    ]  # fmt: skip

@@ -354,3 +354,29 @@ def test_the_command_wants_one_answer(sdk, kirby):
     missing = kirby("effect", "resolve", "1", "--done")
     assert (missing.code, "there is no effect 1" in missing.err) == (1, True)
     assert kirby("effect", "list").out.startswith("no effects in dev")
+
+
+def test_what_is_over_is_forgotten_with_its_message(sdk, bank):
+    """One in doubt stays, one with a key of its own too, and all while the message is there."""
+    old, doubt = orders.publish(1), orders.publish(2)
+
+    def handler(message):
+        charge(bank)(message)
+        charge(bank, key=f"own-{message.value}")(message)
+
+    serve(handler, 2)
+    kept = orders.publish(3)
+    serve(handler, 1)
+    sdk.ask("update kirby.effect set status = 'begun' where position = %s returning 1", doubt)
+    sdk.ask("update kirby.effect set confirmed_at = confirmed_at - interval '2 days' returning 1")
+    forget = "select kirby.forget_effects()"
+    assert sdk.ask(forget) == [(0,)]
+    sdk.ask(
+        "insert into kirby.topic_retention (topic_id, gone_to, gone_at)"
+        " select id, %s, now() from kirby.topic where name = 'orders' returning 1", doubt,
+    )  # fmt: skip
+
+    assert sdk.ask("select kirby.forget_effects(0)") == [(0,)]
+    assert sdk.ask(forget) == [(1,)]
+    left = sdk.ask("select position, of_message from kirby.effect order by id")
+    assert left == [(old, False), (doubt, True), (doubt, False), (kept, True), (kept, False)]

@@ -9,7 +9,7 @@ BRUSSELS = "Europe/Brussels"
 
 
 def test_paused_until_monday_morning_and_back_without_anyone(house):
-    """The source is down for the weekend. On Monday at eight all is as before; nobody did a thing."""
+    """The source is down for the weekend. On Monday at eight all is as before, by itself."""
     house.set("2026-11-20T17:30", BRUSSELS)  # a Friday
     report = house.schedule("0 6,8,20 * * *", tz=BRUSSELS)
     id = house.add(scope="job", target="report", until_at="2026-11-23T07:00Z",
@@ -99,7 +99,7 @@ def test_ended_early_it_is_over_at_once(house):
 
 
 def test_an_end_between_two_looks_counts_though_nothing_was_planned_anew(house):
-    """The leader hangs: what is due is decided by what holds at that moment, not by what was planned."""
+    """What is due is decided by what holds at that moment, not by what was planned."""
     house.set("2026-11-20T11:59")
     poll = house.schedule("0 * * * *", name="poll")
     id = house.add(scope="job", target="poll", until_at="2026-11-25T00:00Z")
@@ -117,7 +117,9 @@ def test_extended_it_lasts_longer(house):
     id = house.add(scope="job", target="poll", until_at="2026-11-20T13:30Z")
     house.go("2026-11-20T13:10")
 
-    house.ask("""select kirby.change_exception(%s, '{"until_at": "2026-11-20T15:30Z"}', 'bob')""", id)
+    house.ask(
+        """select kirby.change_exception(%s, '{"until_at": "2026-11-20T15:30Z"}', 'bob')""", id
+    )
     house.go("2026-11-20T16:30")
 
     assert house.ran(poll) == ["Fri 16:00"]
@@ -183,7 +185,9 @@ def test_many_jobs_do_not_return_all_at_once(house):
 
     house.go("2026-11-20T14:35")
 
-    begun = [house.ask("select queued_at from kirby.run where deployment_id = %s", job) for job in jobs]
+    begun = [
+        house.ask("select queued_at from kirby.run where deployment_id = %s", job) for job in jobs
+    ]
     assert all(len(each) == 1 for each in begun)
     moments = {each[0]["queued_at"] for each in begun}
     assert len(moments) > 40
@@ -260,13 +264,15 @@ def test_a_paused_daemon_stands_still_and_comes_back(house):
     house.value("select kirby.plan_daemons()")
     house.value("select kirby.plan_daemons()")
     states = house.ask("select status, reason from kirby.run where deployment_id = %s", daemon)
-    assert [tuple(each.values()) for each in states] == [("cancelled", "paused by an exception")] * 2
+    assert [tuple(each.values()) for each in states] == [
+        ("cancelled", "paused by an exception")
+    ] * 2
 
     house.set("2026-11-20T13:00")
     assert house.value("select kirby.plan_daemons()") == 2
 
 
-@pytest.mark.parametrize("scope, target", [("tag", "nightly"), ("topic", "orders")])
+@pytest.mark.parametrize(("scope", "target"), [("tag", "nightly"), ("topic", "orders")])
 def test_all_jobs_with_a_tag_or_that_read_a_topic(house, scope, target):
     house.set("2026-11-20T11:59")
     in_it = house.schedule("0 * * * *", name="in-it", tags=["nightly"],
@@ -297,7 +303,7 @@ def test_what_held_at_a_moment_can_be_asked_for_later_and_as_it_was_known_then(h
 
 
 @pytest.mark.parametrize(
-    "said, error",
+    ("said", "error"),
     [
         ({"until_at": None}, "an exception needs an end"),
         ({"reason": " "}, "an exception needs a reason"),

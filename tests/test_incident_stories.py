@@ -379,10 +379,8 @@ def test_five_hundred_jobs_that_fail_at_once_give_one_message(ana):
     assert notice["title"].startswith("500 incidents at once: ")
     assert "No space left on device" in notice["title"]
 
-    for number in range(500):
-        deployment = ana.value("select d.id from kirby.deployment d join kirby.job j"
-                               " on j.id = d.job_id where j.name = %s", f"job-{number}")  # fmt: skip
-        ana.ran(deployment, supervisor=big)
+    for row in ana.ask("select id from kirby.deployment"):
+        ana.ran(row["id"], supervisor=big)
     ana.later("1 s")
     assert events(ana.told()) == ["resolved"]
     assert ana.incidents() == []
@@ -436,7 +434,7 @@ def test_a_job_that_keeps_failing_is_paused_for_an_hour_and_then_tried(ana):
     report = ana.scheduled("report", pause_after=3)
     for _ in range(2):
         ana.ran(report, fails="ValueError: no orders")
-    in_force = "select count(*) from kirby.exceptions_of(%s, kirby.now()) x where x.effect = 'pause'"
+    in_force = "select count(*) from kirby.exceptions_of(%s, kirby.now()) where effect = 'pause'"
     assert ana.value(in_force, report) == 0
     ana.ran(report, fails="ValueError: no orders")
 

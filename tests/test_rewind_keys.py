@@ -254,3 +254,18 @@ def test_whatever_happens_each_key_is_in_order_and_once(rewinder, seed):
     for key in ("a", "b", "c"):
         mine = [p for p in order if names[p] == key]
         assert mine == sorted(mine)
+
+
+def test_aborted_live_messages_of_other_keys_count_too(rewinder):
+    """A figure that is set back, and was changed since by a key that is not rewound."""
+    house = Shelves(rewinder)
+    house.wrong = False
+    house.order(("a", 1), ("b", 2))
+    house.run(1)
+    again = rewinder.rewind(keys=["a"], states=True, inexact=True)
+    house.order(("b", 4), (None, 8))
+    house.run()
+    rewinder.act("abort", again.id)
+    house.run(1)
+
+    assert house.totals() == house.wanted() == {"x": 15}

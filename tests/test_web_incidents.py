@@ -102,9 +102,12 @@ def test_the_api_lists_shows_and_changes(viewer, operator, kirby, failing):
 
     address = f"/api/v1/incidents/{failing}"
     assert viewer.post(f"{address}/ack").status_code == 403
-    assert operator.post(f"{address}/ack", json={"reason": "on it"}).json()["state"] == "acknowledged"
-    assert operator.post(f"{address}/silence", json={"until": "2h"}).json()["state"] == "silenced"
-    assert operator.post(f"{address}/silence", json={"until": None}).json()["silenced_until"] is None
+    known = operator.post(f"{address}/ack", json={"reason": "on it"}).json()
+    assert known["state"] == "acknowledged"
+    quiet = operator.post(f"{address}/silence", json={"until": "2h"}).json()
+    assert quiet["state"] == "silenced"
+    loud = operator.post(f"{address}/silence", json={"until": None}).json()
+    assert loud["silenced_until"] is None
     assert operator.post(f"{address}/silence", json={}).status_code == 400
     assert operator.post(f"{address}/silence", json={"until": "soon"}).status_code == 400
     assert operator.post(f"{address}/resolve").json()["state"] == "resolved"

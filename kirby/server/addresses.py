@@ -7,6 +7,7 @@ or backup has it.
 
 from __future__ import annotations
 
+import ast
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -231,9 +232,18 @@ def _notify(service: NotifyBase, letter: Letter, timeout: float) -> AppriseResul
 def _answer(result: AppriseResult) -> str:
     """What the service said, in one line; apprise has it among what it logged."""
     said = [entry for entry in result.logs() if entry.level != "DEBUG"]
-    more = [found[2] for entry in result.logs() if (found := ANSWER.match(entry.message))]
+    more = [_read(found[2]) for entry in result.logs() if (found := ANSWER.match(entry.message))]
     texts = [entry.message for entry in said] or ["sent" if result else "it was not taken"]
     return _one_line(texts[-1:] + more[-1:])
+
+
+def _read(text: str) -> str:
+    """Bytes as they are logged, read as text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else text
 
 
 def _one_line(texts: Sequence[str]) -> str:

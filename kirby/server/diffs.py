@@ -207,7 +207,7 @@ def policy(name: str, value: Any) -> str:
     if name in DURATIONS:
         return spans.text(timedelta(seconds=value))
     if name == "expects":
-        each = value.items()
+        each = sorted(value.items())
         return ", ".join(f"{topic}={spans.text(timedelta(seconds=n))}" for topic, n in each)
     if isinstance(value, list):
         return (" " if name == "command" else ", ").join(value)

@@ -231,8 +231,8 @@ def _value(key: str, value: Any) -> Any:
         value = list(value)
     if key in NUMBERS and isinstance(value, str):
         return int(value) if re.fullmatch(r" *-?[0-9]{1,9} *", value) else value
-    if key in DURATIONS and isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
-        return float(value)
+    if key in DURATIONS and isinstance(value, str):
+        return _number(value)
     if key in LISTS and isinstance(value, str):
         return [each.strip() for each in value.split(",") if each.strip()]
     if key == "daemon" and isinstance(value, str):
@@ -242,8 +242,13 @@ def _value(key: str, value: Any) -> Any:
     if key in ("variables", "expects") and not isinstance(value, Mapping):
         lines = value.splitlines() if isinstance(value, str) else value
         pairs = [assignment(line) for line in lines if not isinstance(line, str) or line.strip()]
-        return {name.strip(): text for name, text in pairs} if key == "expects" else dict(pairs)
+        return {each.strip(): _number(n) for each, n in pairs} if key == "expects" else dict(pairs)
     return value
+
+
+def _number(text: str) -> float | str:
+    """A number of seconds, if the text is one."""
+    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else text
 
 
 DURATIONS = scripts.DURATIONS

@@ -258,13 +258,12 @@ def _plan(deployment: Deployment, around: Surroundings) -> Plan:
         return plan
     try:
         schedule = schedules.parse(deployment.schedules, deployment.tz)
+        if schedule.has_ticks:
+            _plan_own(plan, deployment, schedule, around)
+        for window in around.windows.get(deployment.id, ()):
+            _plan_window(plan, deployment, window, around)
     except Invalid as error:
         log.warning("%s cannot be planned: %s", deployment.name, error)
-        return plan
-    if schedule.has_ticks:
-        _plan_own(plan, deployment, schedule, around)
-    for window in around.windows.get(deployment.id, ()):
-        _plan_window(plan, deployment, window, around)
     return plan
 
 
@@ -274,9 +273,7 @@ def _is_anew(deployment: Deployment, around: Surroundings) -> bool:
     return deployment.again or is_behind or deployment.id in around.windows
 
 
-def _plan_own(
-    plan: Plan, deployment: Deployment, schedule: Schedule, around: Surroundings
-) -> None:
+def _plan_own(plan: Plan, deployment: Deployment, schedule: Schedule, around: Surroundings) -> None:
     now, known = around.now, deployment.is_known and deployment.planned_until
     found = _gap(plan, deployment, schedule, known, now) if known and known < now else []
     after = now if plan.is_anew or not known else known
@@ -292,14 +289,14 @@ def _plan_own(
     if coming:
         last = plan.planned_until = coming[-1].at
         if len(coming) == most or last >= now + AHEAD:  # else the schedule ends there
-            plan.plan_at = max(coming[-FEW].at if len(coming) >= FEW else last - AHEAD, last - AHEAD)
+            plan.plan_at = max(
+                coming[-FEW].at if len(coming) >= FEW else last - AHEAD, last - AHEAD
+            )
     elif known and known > now:
         plan.planned_until = known
 
 
-def _coming(
-    schedule: Schedule, after: datetime, ahead: datetime, most: int
-) -> Iterator[cron.Tick]:
+def _coming(schedule: Schedule, after: datetime, ahead: datetime, most: int) -> Iterator[cron.Tick]:
     """At most so many ticks, and none after the first one that is beyond `ahead`."""
     for tick in schedule.ticks(after, n=most):
         yield tick
@@ -321,9 +318,7 @@ def _gap(
     return last
 
 
-def _plan_window(
-    plan: Plan, deployment: Deployment, window: Window, around: Surroundings
-) -> None:
+def _plan_window(plan: Plan, deployment: Deployment, window: Window, around: Surroundings) -> None:
     """The ticks of the schedule that it puts in the place of another; the run at its end."""
     now, until = around.now, around.now + AHEAD
     again = [now + LOOK]
@@ -341,9 +336,7 @@ def _plan_window(
     plan.plan_at = min(again if plan.plan_at is None else [*again, plan.plan_at])
 
 
-def _plan_return(
-    plan: Plan, deployment: Deployment, window: Window, around: Surroundings
-) -> None:
+def _plan_return(plan: Plan, deployment: Deployment, window: Window, around: Surroundings) -> None:
     """At its end, jobs that return together a little after each other, and never all at once."""
     spread = min(SPREAD, around.herds.get(window.exception_id, 1) - 1.0)
     local = window.until_at.astimezone(cron.zone(deployment.tz))

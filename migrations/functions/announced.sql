@@ -6,7 +6,7 @@ create or replace function kirby.announced(p_high bigint)
   volatile
 as $$
   select (k.classid::bigint - kirby.topic_lock(0))::integer,
-         min(p_high + (k.objid::bigint - p_high % 2147483648 + 4160749568) % 2147483648 - 2013265920)
+         min(kirby.rebuilt(k.objid::bigint, p_high))
     from pg_locks k
    where k.locktype = 'advisory'
      and k.database = (select oid from pg_database where datname = current_database())

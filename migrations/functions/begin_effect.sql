@@ -36,9 +36,10 @@ begin
   end if;
   key := coalesce(p_key, kirby.effect_key(p_name, p_subscription_id, p_position, p_number));
 
-  insert into kirby.effect as e (environment_id, name, key, subscription_id, position, run_id, idempotent, attempt, begun_at)
+  insert into kirby.effect as e (environment_id, name, key, subscription_id, position, run_id, idempotent, attempt,
+                                 of_message, begun_at)
   values (v_who.environment_id, p_name, begin_effect.key, p_subscription_id, p_position, v_who.run_id,
-          p_idempotent, p_attempt, kirby.now())
+          p_idempotent, p_attempt, p_key is null, kirby.now())
       on conflict on constraint effect_environment_id_name_key_key do nothing
   returning e.id into begin_effect.id;
   if found then

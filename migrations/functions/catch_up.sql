@@ -9,15 +9,12 @@ declare
 begin
   update kirby.tick t
      set status = 'planned', reason = null, held_by = '{}', again = true, fire_at = kirby.now()
-   where t.deployment_id = p_tick.deployment_id and t.status = 'skipped' and t.at in (
+   where t.deployment_id = p_tick.deployment_id and t.at in (
      select h.at
        from unnest(p_tick.returns) as x (id)
        join kirby.exception_version v on v.exception_id = x.id and v.on_return = 'catch_up'
         and v.version = (select max(l.version) from kirby.exception_version l where l.exception_id = x.id)
-      cross join lateral (
-        select c.at from kirby.tick c
-         where c.deployment_id = p_tick.deployment_id and c.status = 'skipped' and c.at < p_tick.at and x.id = any (c.held_by)
-         order by c.at desc limit v.return_most) h);
+      cross join lateral kirby.held_ticks(p_tick, x.id, v.return_most) as h (at));
   get diagnostics v_count = row_count;
   return v_count;
 end;

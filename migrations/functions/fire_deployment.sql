@@ -19,6 +19,7 @@ declare
   v_returns boolean;
   v_left    integer;
   v_is_last boolean := true;
+  v_waits   boolean := false;
   v_fired   integer := 0;
 begin
   select v.* into v_version
@@ -51,7 +52,10 @@ begin
       v_is_last := false;
     end if;
     if v_reason is null and v_version.concurrency in ('default', 'skip') and kirby.live_run(p_deployment_id) is not null then
-      continue when v_returns or v_version.catch_up = 'all' and kirby.is_late(v_tick, v_now);
+      if v_returns or v_version.catch_up = 'all' and (v_waits or kirby.is_late(v_tick, v_now)) then
+        v_waits := true;  -- and so do those after it
+        continue;
+      end if;
       v_reason := 'the run before it had not ended';
     end if;
     if v_reason is null and v_returns and not v_tick.again and not kirby.is_missed(v_tick) then

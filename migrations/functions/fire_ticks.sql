@@ -1,6 +1,7 @@
 -- Queue the runs of the ticks that are due; returns how many. Each deployment by itself (kirby.fire_deployment): its
--- lock comes first, as in planning, so neither waits for the other the wrong way round.
-create or replace function kirby.fire_ticks()
+-- lock comes first, as in planning, so neither waits for the other the wrong way round. After p_budget the rest is left
+-- to the next call: however many are due at once, what was decided is committed.
+create or replace function kirby.fire_ticks(p_budget interval default '2 s')
   returns integer
   language plpgsql
   volatile
@@ -8,6 +9,7 @@ create or replace function kirby.fire_ticks()
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_until timestamptz := clock_timestamp() + p_budget;
   v_id    integer;
   v_fired integer := 0;
 begin
@@ -18,6 +20,7 @@ begin
      order by min(coalesce(t.fire_at, t.at)), t.deployment_id
   loop
     v_fired := v_fired + kirby.fire_deployment(v_id);
+    exit when clock_timestamp() >= v_until;
   end loop;
   return v_fired;
 end;

@@ -9,7 +9,7 @@ as $$
   with gone as (
     delete from kirby.deadline
      where ctid = any (array(select l.ctid from kirby.deadline l
-                              where l.status <> 'open' and l.closed_at < kirby.now() - interval '30 days'
+                              where l.status <> 'open' and l.closed_at < (select kirby.now() - interval '30 days')
                               order by l.closed_at limit 50000))
     returning 1)
   select count(*)::integer from gone;

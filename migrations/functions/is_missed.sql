@@ -4,6 +4,5 @@ create or replace function kirby.is_missed(p_tick kirby.tick)
   language sql
   volatile
 as $$
-  select exists (select from kirby.tick t
-                  where t.deployment_id = p_tick.deployment_id and t.at < p_tick.at and t.held_by && p_tick.returns);
+  select exists (select from unnest(p_tick.returns) as x (id), kirby.held_ticks(p_tick, x.id));
 $$;

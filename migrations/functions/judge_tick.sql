@@ -1,11 +1,15 @@
 -- Whether a tick is held back, as the rows stand: reason is null if it may run. Exceptions are those in force at its
--- instant (one that comes back after an exception: when it is due again); the most restrictive one decides.
--- held_by: the exceptions that hold it.
-create or replace function kirby.judge_tick(p_tick kirby.tick, p_tz text, out reason text, out held_by integer[])
+-- instant (one that comes back after an exception: when it is due again); the most restrictive one decides. A tick that
+-- begins later than its instant (jitter, an outage) does not begin while its job is paused, either.
+-- held_by: the exceptions that hold it. p_now: when it begins, at the earliest.
+create or replace function kirby.judge_tick(
+  p_tick kirby.tick, p_tz text, p_now timestamptz default null, out reason text, out held_by integer[]
+)
   language plpgsql
   volatile
 as $$
 declare
+  v_now       timestamptz := coalesce(p_now, kirby.now());
   v_at        timestamptz := case when p_tick.again then p_tick.fire_at else p_tick.at end;
   v_exception record;
   v_replaced  boolean := false;
@@ -16,7 +20,12 @@ begin
     reason := 'excluded by the calendar ' || p_tick.excluded;
     return;
   end if;
-  for v_exception in select * from kirby.exceptions_of(p_tick.deployment_id, v_at, kirby.now()) loop
+  for v_exception in
+    select * from kirby.exceptions_of(p_tick.deployment_id, v_at, kirby.now())
+     union all
+    select * from kirby.exceptions_of(p_tick.deployment_id, v_now, kirby.now()) x
+     where v_now > v_at and x.effect in ('pause', 'manual')
+  loop
     continue when v_exception.effect = 'schedule' and v_replaced;
     if v_exception.effect = 'schedule' then
       v_replaced := true;

@@ -38,7 +38,7 @@ begin
   perform kirby.find_silent(
     v_deployment.id, 'topic ' || p_deadline.subject,
     format('no message in %s for %s (%s)', p_deadline.subject, kirby.span(v_now - v_heard),
-           coalesce(format('run %s is alive but silent', v_run_id), 'no run is under way')),
+           coalesce('run ' || v_run_id || ' is alive but silent', 'no run is under way')),
     jsonb_build_object('topic', p_deadline.subject, 'heard_at', v_heard), v_run_id);
   return v_now + least(v_period, interval '15 seconds');
 end;

@@ -1,6 +1,6 @@
 -- Keep as many replicas of each daemon as its deployment asks for, and beside them those of its canary: queue
--- missing ones, stop the rest; none while an exception pauses it. Idempotent: a unique index allows one live run per replica. Returns how many
--- changes were made.
+-- missing ones, stop the rest; none while an exception pauses it. Idempotent: a unique index allows one live run per
+-- replica. Returns how many changes were made.
 create or replace function kirby.plan_daemons()
   returns integer
   language plpgsql
@@ -48,7 +48,8 @@ begin
       join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
      cross join lateral (select r.replica is not null and kirby.is_paused(d.id) as paused) p
      where r.cancel_at is null and r.status in ('queued', 'starting', 'running')
-       and case when p.paused then true when r.canary then r.version is distinct from d.canary_version or r.replica >= d.canary_replicas
+       and case when p.paused then true
+             when r.canary then r.version is distinct from d.canary_version or r.replica >= d.canary_replicas
              else r.replica >= v.replicas end
      order by r.id
        for update of r skip locked

@@ -6,14 +6,15 @@ create or replace function kirby.plan_deployment()
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  new.plan_at := '-infinity';
-  new.follows := array(
-    select substring(line from '^\s*[Aa][Ff][Tt][Ee][Rr]\s*:\s*(\S+)\s*$')
-      from kirby.deployment_version v, unnest(v.schedules) as line
-     where v.deployment_id = new.id and v.version = new.version and line ~* '^\s*after\s*:');
-  return new;
+  update kirby.deployment d
+     set plan_at = '-infinity', follows = array(
+           select substring(line from '^\s*[Aa][Ff][Tt][Ee][Rr]\s*:\s*(\S+)\s*$')
+             from kirby.deployment_version v, unnest(v.schedules) as line
+            where v.deployment_id = new.id and v.version = new.version and line ~* '^\s*after\s*:')
+   where d.id = new.id;
+  return null;
 end;
 $$;
 
-create or replace trigger plan_deployment before update of version on kirby.deployment
+create or replace trigger plan_deployment after update of version on kirby.deployment
   for each row execute function kirby.plan_deployment();

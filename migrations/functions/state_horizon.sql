@@ -19,7 +19,7 @@ begin
   select last_value into v_high from kirby.position;
 
   -- step 2
-  select min(v_high + (bound - v_high % 2147483648 + 4160749568) % 2147483648 - 2013265920)
+  select min(kirby.rebuilt(bound, v_high))
     into v_low
     from (select objid::bigint as bound
             from pg_locks

@@ -1,5 +1,5 @@
 -- Ticks and runs that do not belong together: a queued tick has its run, a run by schedule has its tick, a
--- skipped one an event that says why (as far as the log of job events goes back).
+-- skipped one an event that says why (its last one, as far as the log of job events goes back).
 create or replace function kirby.verify_ticks()
   returns table (key text, expected jsonb, found jsonb)
   language sql
@@ -14,14 +14,17 @@ as $$
    union all
   select format('run %s', r.id), jsonb_build_object('tick', r.tick_at), null::jsonb
     from kirby.run r
-   where r.cause = 'schedule'
+   where r.cause in ('schedule', 'after', 'return')
      and not exists (select from kirby.tick t where t.deployment_id = r.deployment_id and t.run_id = r.id)
    union all
-  select format('deployment %s at %s', t.deployment_id, t.at), jsonb_build_object('skipped', e.data ->> 'reason'),
+  select format('deployment %s at %s', t.deployment_id, t.at), jsonb_build_object('skipped', e.reason),
          jsonb_build_object('skipped', t.reason)
     from kirby.tick t
-    left join kirby.job_event e on e.deployment_id = t.deployment_id and e.type = 'tick_skipped'
-                               and (e.data ->> 'at')::timestamptz = t.at
-   where t.status = 'skipped' and e.data ->> 'reason' is distinct from t.reason
+    left join (select distinct on (s.deployment_id, s.at) s.deployment_id, s.at, s.reason
+                 from (select j.deployment_id, (j.data ->> 'at')::timestamptz as at, j.data ->> 'reason' as reason, j.position
+                         from kirby.job_event j
+                        where j.type = 'tick_skipped') s
+                order by s.deployment_id, s.at, s.position desc) e on e.deployment_id = t.deployment_id and e.at = t.at
+   where t.status = 'skipped' and e.reason is distinct from t.reason
      and t.at >= coalesce((select kirby.now() - l.keep from kirby.log_retention l where l.log = 'job_event'), '-infinity');
 $$;

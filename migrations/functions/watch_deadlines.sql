@@ -9,6 +9,7 @@ create or replace function kirby.watch_deadlines()
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_now      timestamptz := kirby.now();  -- a volatile function in a condition would keep it from its index
   v_deadline kirby.deadline;
   v_next     timestamptz;
   v_status   text;
@@ -17,7 +18,7 @@ begin
   perform kirby.keep_pulse();
   for v_deadline in
     select * from kirby.deadline
-     where status = 'open' and due_at <= kirby.now()
+     where status = 'open' and due_at <= v_now
      order by due_at limit 2000
        for update skip locked
   loop
@@ -25,7 +26,7 @@ begin
     if v_deadline.tick_at > '-infinity' then
       v_status := case v_deadline.kind when 'start' then kirby.look_at_start(v_deadline)
                     else kirby.look_at_finish(v_deadline) end;
-      update kirby.deadline set status = v_status, closed_at = kirby.now()
+      update kirby.deadline set status = v_status, closed_at = v_now
        where deployment_id = v_deadline.deployment_id and kind = v_deadline.kind and subject = v_deadline.subject
          and tick_at = v_deadline.tick_at;
     else

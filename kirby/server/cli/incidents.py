@@ -98,9 +98,7 @@ def ack(incident_id: int, reason: str) -> None:
 @click.option("--until", metavar="TIME", help="Until then, ISO 8601 (UTC without a zone).")
 @click.option("--end", is_flag=True, help="End the silence now.")
 @reason_option
-def silence(
-    incident_id: int, span: str | None, until: str | None, end: bool, reason: str
-) -> None:
+def silence(incident_id: int, span: str | None, until: str | None, end: bool, reason: str) -> None:
     """Tell nobody of it for a while.
 
     Nor of the same, if it ends and comes back meanwhile.

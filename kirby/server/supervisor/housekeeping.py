@@ -35,7 +35,10 @@ REMOVE_MESSAGES = "select kirby.remove_messages(%s, %s)"
 REMOVE_ROWS = "select kirby.remove_rows(%s)"
 LOW_FLOORS = "select kirby.low_claim_floors()"
 RAISE_FLOOR = "select kirby.raise_claim_floor(%s)"
-FORGET = "select kirby.forget_removed() + kirby.sweep_produced() + kirby.forget_parents()"
+FORGET = (
+    "select kirby.forget_removed() + kirby.sweep_produced() + kirby.forget_parents()"
+    " + kirby.forget_effects()"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ log = logging.getLogger("kirby.supervisor")
 
 EVERY = 1.0  # seconds between two rounds
 RARELY = 60.0
+PLANNING = 1.0  # seconds of a round: what is due must not wait until all is planned
 LED = 8.0  # seconds for which the lease, once taken, is held for sure
 
 TAKE_LEASE = "select kirby.take_lease('leader', %s)"
@@ -81,7 +82,7 @@ class Leader:
             self._led_at = asked
             self._faults = 0
             queued = self._reap(conn) + self._ask(conn, PLAN_DAEMONS)
-            self._duty("ticks", lambda: self._planner.plan(conn))
+            self._duty("ticks", lambda: self._planner.plan(conn, PLANNING))
             queued += self._ask(conn, FIRE_TICKS)
             if queued + self._ask(conn, BALANCE):
                 conn.execute("notify kirby_run")
@@ -98,13 +99,14 @@ class Leader:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            until = time.monotonic() + EVERY * random.uniform(0.8, 1.2)  # noqa: S311
             try:
                 self.tick()
             except Unavailable:
                 pass  # the link says so, once
             except Exception:  # one bad round must not end the planning
                 log.exception("the leader stumbled")
-            self._stopping.wait(EVERY * random.uniform(0.8, 1.2))  # noqa: S311
+            self._stopping.wait(max(0.0, until - time.monotonic()))
         self._link.drop()
 
     def leads(self) -> bool:

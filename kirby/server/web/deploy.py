@@ -21,6 +21,7 @@ from kirby.server import (
     contents,
     deployments,
     diffs,
+    drafts,
     jobs,
     packages,
     plans,
@@ -191,10 +192,11 @@ def _page(
         alone = _alone(release, given)
         if kept and alone:
             given = {**_kept(conn, environment.name, _called(alone, given)), **given}
-        found = []
+        found, drafted = [], {}
         try:
             made = _plans(conn, release, given, environment.name)
             found = [diffs.of_plan(conn, plan, release) for plan in made]
+            drafted = {plan.name: drafts.of_plan(conn, plan) for plan in made if plan.schedules}
         except KirbyError as error:
             problem = problem or str(error)
             status = status if kept else max(status, pages.status_of(error))
@@ -205,6 +207,7 @@ def _page(
         "alone": alone,
         "plans": made if found else [],
         "diffs": found,
+        "drafts": drafted,
         "given": given,
         "problem": problem,
         "deployed": deployed,

@@ -61,3 +61,5 @@ create table kirby.calendar (
   updated_at     timestamptz not null default clock_timestamp(),
   unique nulls not distinct (environment_id, name)
 );
+
+drop function if exists kirby.fire_ticks();  -- it takes a budget
