@@ -45,10 +45,10 @@ class Mail:
 
 
 class Hook:
-    """A web server that keeps what is posted; at `broken` paths it says no; `hold` delays it."""
+    """A web server that keeps what is posted; `broken` paths say no, `held` ones wait."""
 
     def __init__(self):
-        self.got, self.broken, self.hold = [], set(), None
+        self.got, self.broken, self.held = [], set(), {}
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,8 +83,8 @@ class Hook:
             path=handler.path, headers=dict(handler.headers), body=json.loads(body)
         )
         self.got.append(taken)
-        if self.hold:
-            self.hold.wait(30)
+        if handler.path in self.held:
+            self.held[handler.path].wait(30)
         try:
             handler.send_response(500 if handler.path in self.broken else 200)
             handler.end_headers()

@@ -3,7 +3,7 @@
 What is fixed in the day and what is rare is compared over all of the ten years; what fires many
 times an hour is compared around every change of every zone's clocks, and in one plain week of each
 year. A usual run takes every so many pairs of a zone and a line; KIRBY_TEST_EXAMPLES takes all
-(some six minutes).
+(some ten minutes).
 
 Where the two differ, they differ for one of the reasons in ``reason_of``, each of them on purpose;
 any other difference fails.

@@ -7,9 +7,10 @@ import sys
 import threading
 
 import pytest
-from fix_runs import drive
+from fix_runs import drive, supervise_fixture  # noqa: F401
+from psycopg.types.json import Jsonb
 
-pytest_plugins = ("fix_channels", "fix_runs")
+pytest_plugins = ("fix_channels",)
 
 KILLED = """
 import os, sys, threading
@@ -99,12 +100,12 @@ def test_what_was_sent_by_a_notifier_that_was_killed_is_sent_again_under_the_sam
     told.wrong()
     told.later()
     told.announce()
-    hook.hold = threading.Event()
+    hook.held["/hook"] = threading.Event()
     process = subprocess.Popen([sys.executable, "-c", KILLED, as_role(dsn, "kirby_server")])
     until(lambda: hook.got)  # it was received, and is not settled
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    hook.hold.set()
+    hook.held["/hook"].set()
     told.send()
     assert len(hook.got) == 1  # its claim is held: nobody knows that it is dead
     told.later("16 seconds")
@@ -162,23 +163,32 @@ def test_a_channel_hears_everything_in_its_order_however_often_it_failed(told, h
     ]  # fmt: skip
 
 
-def test_a_channel_that_hangs_holds_up_no_other_and_is_given_up_after_a_time(
-    told, hook, dsn, as_role
-):
+def test_a_channel_that_hangs_holds_up_no_other(told, hook, until):
     hanging = told.channel("hook", hook.url)
     other = told.channel("other", f"json://{hook.host}/other")
-    impatient = told.another(as_role(dsn, "kirby_server"), within=0.3)
-    hook.hold = threading.Event()
+    hook.held["/hook"] = threading.Event()
     told.wrong()
     told.later()
     told.announce()
-    assert impatient.tick()
+    until(lambda: told.notifier.tick() and told.deliveries(other))
+    assert told.deliveries(hanging) == []
+    hook.held["/hook"].set()
+    told.send()
+    assert [each["outcome"] for each in told.deliveries(hanging)] == ["delivered"]
+
+
+def test_a_delivery_that_takes_too_long_has_failed(told, hook, dsn, as_role):
+    channel = told.channel("hook", hook.url)
+    impatient = told.another(as_role(dsn, "kirby_server"), within=0.3)
+    hook.held["/hook"] = threading.Event()
+    told.wrong()
+    told.later()
+    told.announce()
     told.send(impatient)
-    hook.hold.set()
-    [delivery] = told.deliveries(hanging)
+    hook.held["/hook"].set()
+    [delivery] = told.deliveries(channel)
     assert delivery["outcome"] == "failed"
     assert "did not finish" in delivery["answer"]
-    assert told.deliveries(other)
     impatient.stop()
 
 
@@ -233,6 +243,25 @@ def test_what_is_no_notice_is_put_aside_and_holds_up_nothing(told, hook):
     parked = told.ask("select error from kirby.due where parked_at is not null")
     assert len(parked) == 2
     assert all(row["error"].startswith("this is no notice of Kirby") for row in parked)
+
+
+@pytest.mark.parametrize("extra", [{"run": True}, {"headers": {"origin": {"installation": "x"}}}])
+def test_what_a_script_wrote_or_a_pull_brought_is_told_to_nobody(told, hook, extra):
+    """What a notice says would be true enough; it is not this house that says it."""
+    told.channel("hook", hook.url)
+    told.wrong()
+    told.tell()
+    [told_before] = told.ask("select payload from kirby.message where key = 'hook'")
+    run = told.trigger(told.deploy(name="forger")) if "run" in extra else None
+    message = {"v": told_before["payload"], "k": "hook", "h": extra.get("headers")}
+    told.ask(
+        "select kirby.append_messages(1::smallint, %s, %s)",
+        run, Jsonb({"kirby.notices": [message]}),
+    )  # fmt: skip
+    told.send()
+    assert len(hook.got) == 1
+    [parked] = told.ask("select error from kirby.due where parked_at is not null")
+    assert "not from Kirby" in parked["error"]
 
 
 def test_a_test_waits_for_nothing_and_is_not_tried_again(told, hook):

@@ -319,3 +319,12 @@ def test_a_part_that_cannot_start_says_why_and_nothing_is_left(dev, tmp_path):
     assert "kirby: kirby supervisor ended: cannot write to" in house.said
     assert "Is a directory" in house.said
     assert house.left() == []
+
+
+def test_the_parts_get_the_secrets_of_channels_and_the_address_of_the_pages(monkeypatch, tmp_path):
+    monkeypatch.setenv("KIRBY_CHANNEL_SMTP", "sesame")
+    given = House(Settings(data=tmp_path, port=8701), print)._environ()
+    assert given["KIRBY_CHANNEL_SMTP"] == "sesame"
+    assert given["KIRBY_URL"] == "http://127.0.0.1:8701"
+    other = Settings(data=tmp_path, url="https://kirby.example.com")
+    assert House(other, print)._environ()["KIRBY_URL"] == "https://kirby.example.com"

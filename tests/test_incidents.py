@@ -239,3 +239,20 @@ def test_what_is_over_within_ten_seconds_is_told_to_nobody(house):
     house.ran(job)
     house.later("1 minute")
     assert house.told() == []
+
+
+def test_incidents_are_what_the_log_says_of_them(house):
+    job = house.scheduled("report")
+    for number in range(12):
+        house.ran(house.scheduled(f"job-{number}"), fails="OSError: disk full")
+    house.ran(job, fails="ValueError: x")
+    house.ran(job, fails="ValueError: x")
+    house.later("11 s")
+    house.ran(job)
+    house.ran(job, fails="ValueError: x")
+    differing = "select key from kirby.verify_incidents()"
+    assert house.ask(differing) == []
+
+    [open_one] = [each for each in house.incidents() if each["job"] == "report"]
+    house.conn.execute("update kirby.incident set count = 7 where id = %s", [open_one["id"]])
+    assert house.ask(differing) == [{"key": f"incident {open_one['id']}"}]

@@ -4,14 +4,15 @@ import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
-from fix_schedules import NEXT, house_fixture  # noqa: F401
+from fix_schedules import NEXT, House
 
 from kirby.server import schedules
 from kirby.server.ticks import Planner
 
 BEGIN = datetime(2026, 10, 10, tzinfo=UTC)
-END = datetime(2026, 11, 10, tzinfo=UTC)  # summer time ends in between
+END = datetime(2026, 10, 13, tzinfo=UTC)  # summer time ends in between
 JOBS = {
     "quarters": (["*/15 * * * *"], "UTC", {}),
     "hourly": (["5 * * * *"], "Europe/Brussels", {"catch_up": "all", "catch_up_most": 20}),
@@ -46,6 +47,14 @@ class Mortal:
 
     def __getattr__(self, name):
         return getattr(self._conn, name)
+
+
+@pytest.fixture
+def house(dsn):
+    """Of a database of its own: what is committed can be cleaned away."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("set synchronous_commit = off")
+        yield House(conn)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_an_empty_variable_is_no_value():
         ("KIRBY_SECURE_COOKIES", "maybe", "KIRBY_SECURE_COOKIES must be true or false"),
         ("KIRBY_MAX_UPLOAD", "1TB", "KIRBY_MAX_UPLOAD must be a size like 500MB or 2GB"),
         ("KIRBY_MAX_UPLOAD", "0", "KIRBY_MAX_UPLOAD must be a size"),
+        ("KIRBY_URL", "kirby.example.com", "KIRBY_URL must be an address like https://"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(name, value, message):
@@ -111,3 +112,8 @@ def test_a_value_and_a_file_for_it_are_one_too_many(tmp_path):
 
     with pytest.raises(Invalid, match="KIRBY_DSN and KIRBY_DSN_FILE are both given"):
         Settings.from_env({"KIRBY_DSN": "dbname=a", "KIRBY_DSN_FILE": str(tmp_path / "dsn")})
+
+
+def test_secrets_of_channels_are_no_settings_and_no_mistakes():
+    given = {"KIRBY_CHANNEL_SMTP": "x", "KIRBY_CHANNEL_HOOK_FILE": "/run/secrets/hook"}
+    assert Settings.from_env({**given, "KIRBY_URL": "https://k.test/a"}).url == "https://k.test/a"

@@ -53,8 +53,10 @@ TIMELINE = """
        and v.type in ('incident_opened', 'incident_updated', 'incident_told', 'incident_resolved')
     union all
     select a.position, a.recorded_at, a.verb, a.actor,
-           jsonb_strip_nulls(jsonb_build_object('reason', nullif(a.reason, ''),
-                                                'until', a.after ->> 'until'))
+           jsonb_strip_nulls(jsonb_build_object(
+             'reason', nullif(a.reason, ''),
+             'until', to_char((a.after ->> 'until')::timestamptz at time zone 'UTC',
+                              'YYYY-MM-DD HH24:MI "UTC"')))
       from kirby.audit_event a
      where a.object = 'incident/' || %(id)s::bigint and a.verb <> 'incident_resolved'
      order by 1 desc

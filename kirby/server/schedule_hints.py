@@ -9,7 +9,7 @@ from kirby.server import cron, schedule_words, schedules
 from kirby.server.cron import Cron
 from kirby.server.schedules import Interval
 
-YEAR = timedelta(days=366)
+YEAR = timedelta(days=360)  # each change of the clocks once
 AROUND = timedelta(hours=3)  # of a change of the clocks: what it moves is due within
 OFTEN = timedelta(seconds=10)
 FIELDS = (("minute", 60), ("hour", 24))

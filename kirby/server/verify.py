@@ -18,6 +18,7 @@ PROJECTIONS: dict[str, LiteralString] = {
     "state_index": "select * from kirby.verify_state_indexes()",
     "run": "select * from kirby.verify_runs()",
     "tick": "select * from kirby.verify_ticks()",
+    "incident": "select * from kirby.verify_incidents()",
     "topic_count": "select * from kirby.verify_topic_counts()",
     "time_index": "select * from kirby.verify_time_index()",
     "cursor": "select * from kirby.verify_cursors()",

@@ -16,10 +16,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from kirby.core.errors import NotFound
-from kirby.server import jobs, previews, query, schedule_words
+from kirby.server import jobs, query, schedule_words, schedules
 from kirby.server.environments import Environment
 from kirby.server.jobs import Job
-from kirby.server.previews import Previewed
 
 MOST_AHEAD = 50  # ticks that are looked through for the next one that runs
 PATIENCE = timedelta(seconds=10)  # that a due tick may stand before it is told
@@ -74,8 +73,18 @@ MISSED = """
      where d.deployment_id = %(id)s and d.tick_at = %(tick)s and d.status in ('open', 'missed')
      order by d.due_at
 """
+# As the rows stand: what a rate does may still change with the ticks before.
+COMING = """
+    select p.at, p.note, j.reason, j.held_by
+      from (select t as row, t.at, t.note, coalesce(t.fire_at, t.at) as begins from kirby.tick t
+             where t.deployment_id = %(id)s and t.status = 'planned' and t.at > %(at)s
+             order by t.at limit %(limit)s) p
+     cross join lateral kirby.judge_tick(p.row, %(tz)s, p.begins) j
+     order by p.at
+"""
 ALIVE = """
-    select exists (select from kirby.supervisor where ended_at is null and lease_until > kirby.now())
+    select exists (select from kirby.supervisor
+                    where ended_at is null and lease_until > kirby.now())
 """
 
 
@@ -148,6 +157,14 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
+class _Coming:
+    at: datetime
+    note: str
+    reason: str | None
+    held_by: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class _ByOthers:
     id: int
     status: str
@@ -196,12 +213,12 @@ class _Asked:
 
     def time(self, at: datetime) -> str:
         """A moment on the wall of the schedule."""
-        return f"{at.astimezone(ZoneInfo(self.said.tz)):%a %Y-%m-%d %H:%M:%S %Z}".replace(":00 ", " ")
+        return f"{at.astimezone(ZoneInfo(self.said.tz)):%a %Y-%m-%d %H:%M:%S %Z}".replace(
+            ":00 ", " "
+        )
 
 
-def job(
-    conn: Connection, environment: Environment, name: str, at: datetime | None = None
-) -> Why:
+def job(conn: Connection, environment: Environment, name: str, at: datetime | None = None) -> Why:
     """Why a job ran last, what holds or keeps it now, and when it runs next; `at`: as of then.
 
     Raises NotFound for a job that the environment does not have, saying where it is.
@@ -211,7 +228,9 @@ def job(
     moment = at or now
     said = query.row(conn, _Version, VERSION, id=found.deployment_id, at=moment)
     if said is None:
-        raise NotFound(f"{name} was not deployed in {environment.name} yet at {moment:%F %T} UTC")
+        raise NotFound(
+            f"{name} was not deployed in {environment.name} yet at {moment:%Y-%m-%d %H:%M:%S} UTC"
+        )
     asked = _Asked(conn, environment, found, moment, now, said)
     return Why(
         job=name,
@@ -266,18 +285,16 @@ def _last(asked: _Asked) -> Iterator[Answer]:
 
 def _of_tick(asked: _Asked, tick: _Tick) -> Answer:
     when = asked.time(tick.at) + (f" ({tick.note})" if tick.note else "")
-    about = {"at": tick.at, "run_id": tick.run_id}
+    held: list[int] = []
     if tick.status == "queued":
-        cause = _cause(tick)
-        return Answer("last", f"{when}: it ran, {cause}: {_ended(tick)}", **about,
-                      exceptions=[*tick.exceptions, *tick.returns])  # fmt: skip
-    if tick.status == "skipped":
-        return Answer("last", f"{when}: it did not run: {tick.reason}", **about,
-                      exceptions=tick.held_by)  # fmt: skip
-    if tick.begins > asked.at:
-        late = f"its jitter puts it off until {asked.time(tick.begins)}"
-        return Answer("last", f"{when}: it has not begun: {late}", **about)
-    return Answer("last", f"{when}: it is due, and {_not_fired(asked, tick)}", **about)
+        text, held = f"it ran, {_cause(tick)}: {_ended(tick)}", [*tick.exceptions, *tick.returns]
+    elif tick.status == "skipped":
+        text, held = f"it did not run: {tick.reason}", tick.held_by
+    elif tick.begins > asked.at:
+        text = f"it has not begun: its jitter puts it off until {asked.time(tick.begins)}"
+    else:
+        text = f"it is due, and {_not_fired(asked, tick)}"
+    return Answer("last", f"{when}: {text}", tick.at, tick.run_id, held)
 
 
 def _cause(tick: _Tick) -> str:
@@ -317,7 +334,9 @@ def _of_run(asked: _Asked, run: _ByOthers) -> Answer:
     )  # fmt: skip
     reason = f" ({run.reason})" if run.reason and run.status != "succeeded" else ""
     status = run.status.replace("_", " ")
-    return Answer("last", f"{when}: {started}: run {run.id} {status}{reason}", run.queued_at, run.id)
+    return Answer(
+        "last", f"{when}: {started}: run {run.id} {status}{reason}", run.queued_at, run.id
+    )
 
 
 # At the moment
@@ -371,10 +390,8 @@ def _next(asked: _Asked) -> Iterator[Answer]:
     if not asked.said.schedules:
         yield Answer("next", "when somebody starts it: it has no schedule")
         return
-    found = previews.preview(
-        asked.conn, asked.environment, asked.job, n=MOST_AHEAD, at=asked.at
-    )
-    skipped = list(takewhile(lambda tick: tick.decision != "run", found))
+    found = query.rows(asked.conn, _Coming, COMING, **asked.ids, tz=asked.said.tz, limit=MOST_AHEAD)
+    skipped = list(takewhile(lambda tick: tick.reason is not None, found))
     yield from _skipped(asked, skipped)
     if len(skipped) < len(found):
         yield _runs(asked, found[len(skipped)])
@@ -383,9 +400,9 @@ def _next(asked: _Asked) -> Iterator[Answer]:
     yield from _followed(asked, bool(found))
 
 
-def _skipped(asked: _Asked, skipped: list[Previewed]) -> Iterator[Answer]:
+def _skipped(asked: _Asked, skipped: list[_Coming]) -> Iterator[Answer]:
     """Ticks that will not run, those in a row for one reason together."""
-    told: set[str] = set()
+    told: set[str | None] = set()
     for tick in skipped:
         if tick.reason in told:
             continue
@@ -393,14 +410,24 @@ def _skipped(asked: _Asked, skipped: list[Previewed]) -> Iterator[Answer]:
         more = sum(each.reason == tick.reason for each in skipped) - 1
         others = f" (and {more} more)" if more else ""
         yield Answer("next", f"{asked.time(tick.at)}{others}: it will not run: {tick.reason}",
-                     tick.at, exceptions=list(tick.exceptions))  # fmt: skip
+                     tick.at, exceptions=tick.held_by)  # fmt: skip
 
 
-def _runs(asked: _Asked, tick: Previewed) -> Answer:
+def _runs(asked: _Asked, tick: _Coming) -> Answer:
     note = f" ({tick.note})" if tick.note else ""
     jitter = f", up to {asked.said.jitter:g} s later" if asked.said.jitter else ""
-    return Answer("next", f"{asked.time(tick.at)}{note}: it will run{jitter}", tick.at,
-                  exceptions=list(tick.exceptions))  # fmt: skip
+    return Answer("next", f"{asked.time(tick.at)}{note}: it will run{jitter}", tick.at)
+
+
+def _unplanned(asked: _Asked) -> str:
+    """Why no tick is there: nothing plans, or nothing is to come."""
+    written = schedules.parse(asked.said.schedules, asked.said.tz)
+    due = next(written.ticks(asked.at, n=1), None)
+    if due is None:
+        return "its schedule names no time to come"
+    if query.value(asked.conn, ALIVE):
+        return f"{asked.time(due.at)}, as its schedule says: not planned yet"
+    return f"{asked.time(due.at)}, as its schedule says: no supervisor is alive to plan it"
 
 
 def _followed(asked: _Asked, named: bool) -> Iterator[Answer]:
@@ -409,6 +436,4 @@ def _followed(asked: _Asked, named: bool) -> Iterator[Answer]:
         names = ", ".join(line.partition(":")[2].strip() for line in after)
         yield Answer("next", f"{'also ' if named else ''}when {names} has succeeded")
     elif not named:
-        yield Answer("next", "its schedule names no time to come")
-
-
+        yield Answer("next", _unplanned(asked))

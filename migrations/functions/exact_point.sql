@@ -18,6 +18,7 @@ create or replace function kirby.exact_point(
   language plpgsql
   volatile
   set plan_cache_mode = force_custom_plan
+  set work_mem = '256MB'
   set jit = off
 as $$
 declare

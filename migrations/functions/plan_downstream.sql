@@ -12,29 +12,37 @@ create or replace function kirby.plan_downstream(
   language plpgsql
   volatile
   set plan_cache_mode = force_custom_plan
+  set work_mem = '256MB'
   set jit = off
 as $$
 declare
   v_made record;
   v_plan jsonb;
 begin
-  select coalesce(array_agg(d.kind), '{}') as kinds, array_agg(d.place_id) as places, array_agg(d.position) as positions,
-         array_agg(d.key) as keys, array_agg(d.depth) as depths, array_agg(d.job) as jobs
+  select array_agg(d.place_id) filter (where d.kind = 'message') as topics,
+         array_agg(d.position) filter (where d.kind = 'message') as messages,
+         array_agg(d.job) filter (where d.kind = 'message') as writers,
+         min(d.position) filter (where d.kind = 'message') as low,
+         max(d.position) filter (where d.kind = 'message') as high,
+         array_agg(d.place_id) filter (where d.kind = 'mutation') as states,
+         array_agg(d.key) filter (where d.kind = 'mutation') as keys,
+         array_agg(d.position) filter (where d.kind = 'mutation') as versions,
+         array_agg(d.job) filter (where d.kind = 'mutation') as makers,
+         array_agg(distinct d.job) filter (where d.job is not null) as jobs
     into v_made
     from kirby.descendants(p_topic.environment_id, p_topic.id, p_after, coalesce(p_until, 9223372036854775807),
                            p_keys, p_only) d;
-  with made as materialized (
-    select d.* from unnest(v_made.kinds, v_made.places, v_made.positions, v_made.keys, v_made.depths, v_made.jobs)
-                    as d (kind, place_id, position, key, depth, job)
-  ), message as materialized (
+  -- One pass over the log and a hash: lists of their own let the planner see how long they are.
+  with message as materialized (
     select d.place_id, d.job, m.recorded_at
-      from made d join kirby.message m on m.topic_id = d.place_id and m.position = d.position
-     where d.kind = 'message' and not coalesce(m.headers, '{}') ? 'replay'
+      from unnest(v_made.topics, v_made.messages, v_made.writers) as d (place_id, position, job)
+      join kirby.message m on m.position + 0 = d.position and m.topic_id = d.place_id
+     where m.position between v_made.low and v_made.high and not coalesce(m.headers, '{}') ? 'replay'
   ), mutation as materialized (
     select d.place_id, d.job, d.key, d.position, m.recorded_at,
            coalesce(m.headers, '{}') ? 'replay' as again
-      from made d join kirby.state_mutation m on m.state_id = d.place_id and m.key = d.key and m.position = d.position
-     where d.kind = 'mutation'
+      from unnest(v_made.states, v_made.keys, v_made.versions, v_made.makers) as d (place_id, key, position, job)
+      join kirby.state_mutation m on m.state_id = d.place_id and m.key = d.key and m.position = d.position
   ), first as materialized (
     select c.place_id, c.key, min(c.position) as position from mutation c group by c.place_id, c.key
   ), other as (
@@ -47,7 +55,7 @@ begin
                       join kirby.deployment d on d.id = r.deployment_id join kirby.job j on j.id = d.job_id
                      where r.id = m.run_id)) as job) w
      where not coalesce(m.headers, '{}') ? 'restored'
-       and not exists (select from mutation c where c.place_id = f.place_id and c.position = m.position)
+       and not m.position = any (v_made.versions)
      group by f.place_id
   )
   select jsonb_build_object(
@@ -63,7 +71,7 @@ begin
                          join kirby.state s on s.id = c.place_id
                          left join other x on x.place_id = c.place_id
                         group by s.name) o),
-    'jobs', (select coalesce(jsonb_agg(distinct d.job order by d.job), '[]') from made d where d.job is not null),
+    'jobs', to_jsonb(coalesce(v_made.jobs, '{}')),
     'effects', kirby.plan_effects(p_topic, p_after, p_until, p_keys, p_only),
     'seconds', (select max(o.seconds)
                   from (select count(distinct date_trunc('second', w.recorded_at))::float8 as seconds

@@ -36,7 +36,8 @@ begin
 
     select array_agg(m.position) as positions, array_agg(m.key) as keys into v_roots
       from kirby.message m
-     where m.topic_id = p_topic_id and m.position between v_up.low and v_up.high and m.position = any (v_up.parents);
+     where m.topic_id = p_topic_id and m.position between v_up.low and v_up.high
+       and m.position + 0 = any (v_up.parents);  -- one pass and a hash, not the index by blocks
     return query
       select u.version, u.parent, r.key
         from unnest(v_up.versions, v_up.parents, v_up.jobs) as u (version, parent, job)

@@ -43,6 +43,7 @@ from kirby.server.cli import (
     topics,
     trace,
     users,
+    why,
     workers,
 )
 from kirby.server.settings import Settings
@@ -71,6 +72,7 @@ for command in (
     runs.run,
     schedules.schedule,
     calendars.calendar,
+    why.group,
     exceptions.exception,
     topics.topic,
     pull.pull,

@@ -160,6 +160,8 @@ class Notifier:
         """Send a notice in a thread of its own, so that a channel that hangs holds up no other."""
         future: Future[Outcome] = Future()
         try:
+            if _is_foreign(batch):
+                raise Invalid("it was published by a run or comes from elsewhere, not from Kirby")
             notice, position = batch.payloads[0], batch.positions[0]
             letter = notices.letter(notice, position, self._url)
             row = conn.execute(URL, [int(notice["channel_id"])]).fetchone()
@@ -210,6 +212,12 @@ class Notifier:
         log.warning("the channel %s: %s", notice["channel"], outcome.answer)
         pause = PAUSES[min(batch.attempt, len(PAUSES)) - 1] * random.uniform(0.8, 1.2)  # noqa: S311
         return Failure(position, "park" if is_last else "retry", outcome.answer, pause)
+
+
+def _is_foreign(batch: Batch) -> bool:
+    """Whether a script wrote it, or it was pulled: nobody here is to be told of that."""
+    headers = (batch.headers or [None])[0] or {}
+    return batch.run_ids[0] is not None or "origin" in headers
 
 
 def _subscribe(conn: db.Connection) -> int:

@@ -13,7 +13,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid
-from kirby.server import deployments, diffs, documents, jobs, plans, proposals, rollouts
+from kirby.server import (
+    deployments,
+    diffs,
+    documents,
+    jobs,
+    plans,
+    proposals,
+    rollouts,
+    schedules,
+    why,
+)
 from kirby.server.database import unit
 from kirby.server.deployments import Deployed
 from kirby.server.diffs import Diff
@@ -171,6 +181,15 @@ def diff(request: Request) -> Response:
     return api.respond(made)
 
 
+def explain(request: Request) -> Response:
+    """Why it ran, does not run, will run next; ``?at=`` a moment, past or to come."""
+    environment, at = pages.environment(request), request.query_params.get("at")
+    with pages.reading(request) as conn:
+        moment = schedules.moment(at, "UTC") if at else None
+        found = why.job(conn, environment, request.path_params["job"], moment)
+    return api.respond(found)
+
+
 def trigger(request: Request) -> Response:
     """Run it now: ``{"reason": "why"}``; the run's id."""
     who = api.needs(request, "operator")
@@ -246,6 +265,7 @@ ROUTES = [
     Route(JOBS, listing, name="api_jobs"),
     Route(f"{JOBS}/{{job}}", show, name="api_job"),
     Route(f"{JOBS}/{{job}}/diff", diff, name="api_job_diff"),
+    Route(f"{JOBS}/{{job}}/why", explain, name="api_job_why"),
     Route(f"{JOBS}/{{job}}/trigger", trigger, methods=["POST"]),
     Route(f"{JOBS}/{{job}}/rollback", rollback, methods=["POST"]),
     Route(f"{JOBS}/{{job}}/promote", promote, methods=["POST"]),

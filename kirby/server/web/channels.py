@@ -43,7 +43,9 @@ def add(request: Request) -> Response:
             )
     except KirbyError as error:
         return _listing(request, pages.status_of(error), str(error), given)
-    return pages.redirect(request, "channel", {"done": f"{added.name} is added"}, channel=added.name)
+    return pages.redirect(
+        request, "channel", {"done": f"{added.name} is added"}, channel=added.name
+    )
 
 
 def show(request: Request) -> Response:

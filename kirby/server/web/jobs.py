@@ -12,10 +12,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid
-from kirby.server import contents, diffs, jobs, plans, rollouts, runs
+from kirby.server import contents, diffs, jobs, plans, rollouts, runs, why
 from kirby.server.jobs import Job
 from kirby.server.plans import Order
-from kirby.server.web import api, pages
+from kirby.server.web import api, pages, timelines
 
 MOST_VERSION = 2**31 - 1
 
@@ -43,12 +43,20 @@ def show(request: Request) -> Response:
             "versions": jobs.versions(conn, job),
             "places": jobs.places(conn, job.name),
             "policies": list(_policies(job)),
+            "why": why.job(conn, environment, job.name),
             "own": contents.job_of(conn, job.release_id, job.name, job.entry),
             "done": pages.word(request, "done"),
             "may": _may(request),
+            "timeline": _timeline(request, conn, job),
         }
     template = "jobs/_now.html" if pages.partial(request) else "jobs/show.html"
     return pages.render(request, template, **context)
+
+
+def _timeline(request: Request, conn: Connection, job: Job) -> timelines.Timeline | None:
+    if job.kind != "scheduled":
+        return None
+    return timelines.of(conn, job.deployment_id, job.tz, request.state.now)
 
 
 def _may(request: Request) -> dict[str, bool]:
