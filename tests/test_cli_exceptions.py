@@ -50,7 +50,7 @@ def test_the_list_and_one_of_it(say):
     say("add", "--all", "--for", "2h", "--manual", "--reason", "moving house")
     say("add", "--job", "poll", "--from", "tomorrow", "--for", "1d", "--rate", "4/12h", "--reason", "r")
 
-    coming, in_force = json.loads(say("list", "--json"))
+    in_force, coming = json.loads(say("list", "--json"))
     assert (coming["status"], in_force["status"]) == ("coming", "in force")
     assert (coming["effect"], coming["most"], coming["per"]) == ("rate", 4, 43200)
     table = say("list")

@@ -243,3 +243,27 @@ def test_two_leaders_find_a_missed_mark_once(dsn):
         for each in leaders:
             each.join()
         assert [each["count"] for each in house.incidents()] == [1] * 30
+
+
+def test_a_replica_that_nobody_queues_is_missed(house):
+    house.daemon("worker")  # and no planner looks after it
+    house.later("11 minutes")
+    assert house.incidents() == []
+    house.later("11 minutes")
+    [incident] = house.incidents()
+    assert incident["title"] == "replica 0 does not run: nobody has queued it"
+    house.conn.execute("select kirby.plan_daemons()")
+    house.start(house.at_work)
+    house.later("31 s")
+    house.later("15 s")
+    assert house.incidents() == []
+
+
+def test_a_tick_that_an_exception_skips_after_an_outage_is_not_missed(house):
+    job = house.scheduled("report")
+    house.pause("report", until="2 hours")
+    plan(house, job, 1, 31)
+    house.down("1 hour")
+    house.round()
+    assert {status for _, status in house.marks(job)} == {"void"}
+    assert [each["kind"] for each in house.incidents()] in ([], ["platform"])

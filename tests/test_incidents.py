@@ -256,3 +256,63 @@ def test_incidents_are_what_the_log_says_of_them(house):
     [open_one] = [each for each in house.incidents() if each["job"] == "report"]
     house.conn.execute("update kirby.incident set count = 7 where id = %s", [open_one["id"]])
     assert house.ask(differing) == [{"key": f"incident {open_one['id']}"}]
+
+
+def test_ends_of_runs_and_two_leaders_do_not_get_into_each_others_way(dsn):
+    """Storms gather, are told and end, while runs fail and succeed: nobody waits in a circle."""
+    wrong = []
+    working = threading.Event()
+    working.set()
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        house = House(conn)
+        house.channel()
+        jobs = [house.scheduled(f"job-{number}") for number in range(24)]
+        supervisor = house.supervisor(slots=1000)
+
+        def work(part):
+            with psycopg.connect(dsn, autocommit=True) as mine:
+                for turn in range(16):
+                    for job in jobs[part::4]:
+                        step = ["run_failed", "run_succeeded"][(turn + part) % 2]
+                        end_run(mine, supervisor, job, step)
+
+        def lead():
+            with psycopg.connect(dsn, autocommit=True) as mine:
+                while working.is_set():
+                    mine.execute("update kirby.test_clock set shift = shift + interval '2 s'")
+                    mine.execute("select kirby.watch_deadlines()")
+                    mine.execute("select kirby.announce_incidents()")
+
+        def guarded(what, *args):
+            try:
+                what(*args)
+            except psycopg.Error as error:
+                wrong.append(error)
+
+        workers = [threading.Thread(target=guarded, args=[work, part]) for part in range(4)]
+        leaders = [threading.Thread(target=guarded, args=[lead]) for _ in range(2)]
+        for each in workers + leaders:
+            each.start()
+        for each in workers:
+            each.join()
+        working.clear()
+        for each in leaders:
+            each.join()
+        assert wrong == []
+        assert house.ask("select * from kirby.verify_incidents()") == []
+        for job in jobs:
+            house.ran(job)
+        house.later("2 hours")
+        house.later("11 s")
+        assert house.incidents() == []
+
+
+def end_run(conn, supervisor, job, step):
+    """A run of it from its beginning to that end, without the queue."""
+    [run_id] = conn.execute("select kirby.queue_run(%s, 'manual', 'test')", [job]).fetchone()
+    for type, data in (
+        ("run_claimed", f'{{"supervisor_id": "{supervisor}"}}'),
+        ("run_started", '{"pid": 1}'),
+        (step, '{"reason": "exit code 1"}'),
+    ):
+        conn.execute("select kirby.record_run(%s, %s, %s)", [run_id, type, data])

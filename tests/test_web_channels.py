@@ -197,3 +197,33 @@ def test_a_token_of_one_environment_has_no_say_in_others(stranger, give, admin, 
     assert stranger.post(f"{API}?env=prod", headers=headers, json=body).status_code == 403
     with connected(dsn) as conn:
         assert scalar(conn, "select count(*) from kirby.channel") == 1
+
+
+def test_the_incident_of_a_channel_leads_to_it(admin, told, hook):
+    admin.post("/channels", data={"name": "hook", "url": hook.url})
+    hook.broken = {"/hook"}
+    told.wrong()
+    for wait in ("11 seconds", "12 seconds", "36 seconds"):
+        told.tell(wait)
+    [incident] = told.incidents()
+    page = admin.get(f"/incidents/{incident['id']}").text
+    assert 'href="/channels/hook?env=dev"' in page
+    assert "no such room" in page
+
+
+def test_the_page_of_a_job_says_who_is_told_of_it(admin, told):
+    told.deploy(name="nightly", tags=("etl",))
+    told.deploy(name="other")
+    assert "Nobody: no channel has a route for it" in admin.get("/jobs/nightly").text
+    ops = told.channel("ops", "json://h", route=False)
+    told.route(ops, "job", "nightly", kinds=["missed"])
+    told.route(told.channel("etl-people", "json://h", route=False), "tag", "etl")
+    told.route(told.channel("elsewhere", "json://h", environment="prod", route=False))
+    told.route(told.channel("all", "json://h", environment=None, route=False), environment="prod")
+    page = admin.get("/jobs/nightly").text
+    assert 'href="/channels/ops?env=dev"' in page
+    assert "opened, resolved; only missed" in page
+    assert "of jobs tagged etl" in page
+    assert "elsewhere" not in page
+    assert "/channels/all?" not in page
+    assert "Nobody: no channel has a route for it" in admin.get("/jobs/other").text

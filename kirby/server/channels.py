@@ -62,6 +62,22 @@ ADD_ROUTE = """
 """
 REMOVE_ROUTE = "delete from kirby.route where id = %(route)s and channel_id = %(id)s returning id"
 JOBS = "select name from kirby.job order by name"
+OF_JOB = """
+    select c.name as channel, r.id, r.channel_id, coalesce(re.name, ce.name) as environment,
+           r.scope, r.target, r.events, r.kinds, r.created_by, r.created_at
+      from kirby.deployment d
+      join kirby.job j on j.id = d.job_id
+      join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
+      join kirby.route r on coalesce(r.environment_id = d.environment_id, true)
+       and case r.scope when 'job' then r.target = j.name
+                        when 'tag' then r.target = any (v.tags) else true end
+      join kirby.channel c on c.id = r.channel_id
+       and coalesce(c.environment_id = d.environment_id, true)
+      left join kirby.environment re on re.id = r.environment_id
+      left join kirby.environment ce on ce.id = c.environment_id
+     where d.environment_id = %(environment_id)s and j.name = %(job)s
+     order by c.name, r.scope = 'everything' desc, r.scope, r.target
+"""
 DELIVERIES = """
     select position, incident_id, event, attempt, outcome, answer, seconds, at
       from kirby.delivery
@@ -106,6 +122,13 @@ class Route:
         where = f" in {self.environment}" if self.environment else ""
         kinds = f"; only {', '.join(self.kinds)}" if self.kinds else ""
         return f"{what.get(self.scope, 'everything')}{where}: {', '.join(self.events)}{kinds}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRoute(Route):
+    """A route by which a channel is told of a job."""
+
+    channel: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +206,11 @@ def get(conn: Connection, environment: Environment | None, name: str) -> Channel
     if found := _found(conn, environment, name):
         return found[0]
     raise query.missing("channel", name, [each.name for each in listing(conn, environment)])
+
+
+def of_job(conn: Connection, environment: Environment, job: str) -> list[JobRoute]:
+    """By which routes people hear of a job, by channel."""
+    return query.rows(conn, JobRoute, OF_JOB, environment_id=environment.id, job=job)
 
 
 def add(

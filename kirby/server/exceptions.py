@@ -59,7 +59,7 @@ LISTING = """
        and (%(deployment_id)s::integer is null
             or kirby.is_concerned(%(deployment_id)s, x.environment_id, x.scope, x.target))
        and (%(past)s or v.until_at > kirby.now())
-     order by v.until_at <= kirby.now(), v.from_at desc, x.id desc
+     order by v.until_at <= kirby.now(), w.until_at is null, v.from_at desc, x.id desc
      limit %(limit)s
 """
 HISTORY = """

@@ -29,6 +29,7 @@ BACK = re.compile(r"(next[-_]tick|run[-_]once|catch[-_]up)(?:=(\d{1,4}))?")
 def wish(conn: Connection, environment: Environment, said: Mapping[str, Any]) -> Wish:
     """The wish that these words say; raises Invalid, NotFound. Times are as on the wall of `tz`,
     without it of the job that it is about."""
+    _check(said)
     scope, target = _scope(said)
     tz = said.get("tz") or _zone(conn, environment, scope, target)
     now: datetime = query.value(conn, "select kirby.now()")
@@ -58,6 +59,7 @@ def wish(conn: Connection, environment: Environment, said: Mapping[str, Any]) ->
 
 def until(said: Mapping[str, Any], tz: str, begin: datetime, now: datetime) -> datetime:
     """When it ends: `until`, or so long after it begins (`for`). Raises Invalid."""
+    _check(said)
     given, span = said.get("until"), said.get("for")
     if bool(given) == bool(span):
         raise Invalid("say when it ends: until (a time) or for (a span); all is as before then")
@@ -97,12 +99,29 @@ def clock(at: datetime | None, tz: str) -> str:
     return f"{at.astimezone(cron.zone(tz)):%a %Y-%m-%d %H:%M} {tz}" if at else ""
 
 
+def _check(said: Mapping[str, Any]) -> None:
+    """JSON may hold anything; only `schedule` may be a list, and what is on or off a boolean."""
+    for key, value in said.items():
+        if isinstance(value, str | None) or key in ("schedule", "skip"):
+            continue
+        if isinstance(value, bool) and key in (*SCOPES, *EFFECTS):
+            continue
+        raise Invalid(f"{key} must be a text")
+
+
 def _scope(said: Mapping[str, Any]) -> tuple[str, str]:
     given = [key for key in SCOPES if said.get(key)]
     if len(given) != 1:
         raise Invalid(f"say what it is about, one of {', '.join(SCOPES)}")
-    target = said[given[0]]
-    return given[0], target if given[0] in ("job", "tag", "topic") else ""
+    if given[0] in ("all", "everything"):
+        return given[0], ""
+    return given[0], _name(said, given[0])
+
+
+def _name(said: Mapping[str, Any], key: str) -> str:
+    if not isinstance(said[key], str):
+        raise Invalid(f"{key} must be a text")
+    return str(said[key])
 
 
 def _effect(said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

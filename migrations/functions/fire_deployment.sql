@@ -4,7 +4,8 @@
 -- 2. catch-up: of several that are due only the last one runs (last, none), not at all after its start_by (none), or the
 --    last catch_up_most of them, one after the other (all);
 -- 3. overlap: one that comes while a run is under way is skipped, unless the deployment says that runs wait for each
---    other, go on beside each other, or replace each other (concurrency). What is caught up waits instead.
+--    other, go on beside each other, or replace each other (concurrency). What is caught up waits instead, and all ticks
+--    of a deployment that catches up on all, unless it says skip.
 create or replace function kirby.fire_deployment(p_deployment_id integer)
   returns integer
   language plpgsql
@@ -19,7 +20,6 @@ declare
   v_returns boolean;
   v_left    integer;
   v_is_last boolean := true;
-  v_waits   boolean := false;
   v_fired   integer := 0;
 begin
   select v.* into v_version
@@ -52,10 +52,8 @@ begin
       v_is_last := false;
     end if;
     if v_reason is null and v_version.concurrency in ('default', 'skip') and kirby.live_run(p_deployment_id) is not null then
-      if v_returns or v_version.catch_up = 'all' and (v_waits or kirby.is_late(v_tick, v_now)) then
-        v_waits := true;  -- and so do those after it
-        continue;
-      end if;
+      continue when v_returns
+        or v_version.catch_up = 'all' and (v_version.concurrency = 'default' or kirby.is_late(v_tick, v_now));
       v_reason := 'the run before it had not ended';
     end if;
     if v_reason is null and v_returns and not v_tick.again and not kirby.is_missed(v_tick) then

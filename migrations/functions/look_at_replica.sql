@@ -28,6 +28,14 @@ begin
   select * into v_run from kirby.run
    where deployment_id = v_deployment.id and replica = p_deadline.subject::smallint and not canary
      and status in ('queued', 'starting', 'running');
+  if v_run.id is null and p_deadline.closed_at is null then  -- it may just be about to be queued
+    update kirby.deadline set closed_at = v_now
+     where deployment_id = v_deployment.id and kind = 'start' and subject = p_deadline.subject and tick_at = '-infinity';
+    return v_now + v_patience;
+  elsif v_run.id is not null and p_deadline.closed_at is not null then
+    update kirby.deadline set closed_at = null
+     where deployment_id = v_deployment.id and kind = 'start' and subject = p_deadline.subject and tick_at = '-infinity';
+  end if;
   if v_run.status = 'running' then
     if not v_open then
       return v_now + v_patience;
@@ -45,6 +53,9 @@ begin
     return v_run.not_before + v_patience;
   end if;
   v_stage := kirby.stage_of(v_run);
+  if v_run.id is null then
+    v_stage := v_stage || '{"text": "nobody has queued it"}';
+  end if;
   if not exists (select from kirby.incident i
                   where i.environment_id = v_deployment.environment_id and i.deployment_id = v_deployment.id
                     and i.status = 'open' and i.kind = 'missed') then

@@ -46,7 +46,7 @@ def make(request: Request) -> Response:
     if given.get("everything") and who.environment is not None:
         who.check_environment("*")
     with pages.reading(request) as conn:
-        wish = wishes.wish(conn, where, given)
+        wish = wishes.wish(conn, where, {key: given.get(key) for key in wishes.KEYS})
         place = wishes.place(where, wish)
         view = exceptions.outlook(conn, place, wish)
         if given.get("plan"):

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid
-from kirby.server import contents, diffs, jobs, plans, rollouts, runs, why
+from kirby.server import channels, contents, diffs, jobs, plans, rollouts, runs, why
 from kirby.server.jobs import Job
 from kirby.server.plans import Order
 from kirby.server.web import api, pages, timelines
@@ -44,6 +44,7 @@ def show(request: Request) -> Response:
             "places": jobs.places(conn, job.name),
             "policies": list(_policies(job)),
             "why": why.job(conn, environment, job.name),
+            "told": channels.of_job(conn, environment, job.name),
             "own": contents.job_of(conn, job.release_id, job.name, job.entry),
             "done": pages.word(request, "done"),
             "may": _may(request),

@@ -1,7 +1,7 @@
 -- By when something must have happened; written when its tick is planned, so that no outage can forget it.
 -- subject: the replica of a daemon, the topic of an output. tick_at: '-infinity' for what is looked at again and again
 -- (daemons, outputs): such a row stays open, its due_at moves on, and closed_at is when an exception was last seen to hold
--- it back. No references: a row goes with its tick.
+-- it back (output), or since when nothing was queued for it (start). No references: a row goes with its tick.
 create table kirby.deadline (
   deployment_id integer     not null,
   kind          text        not null check (kind in ('start', 'finish', 'heartbeat', 'output')),
