@@ -48,7 +48,8 @@ def test_with_plan_nothing_is_done(say, house):
 
 def test_the_list_and_one_of_it(say):
     say("add", "--all", "--for", "2h", "--manual", "--reason", "moving house")
-    say("add", "--job", "poll", "--from", "tomorrow", "--for", "1d", "--rate", "4/12h", "--reason", "r")
+    say("add", "--job", "poll", "--from", "tomorrow", "--for", "1d", "--rate", "4/12h",
+        "--reason", "r")  # fmt: skip
 
     in_force, coming = json.loads(say("list", "--json"))
     assert (coming["status"], in_force["status"]) == ("coming", "in force")
@@ -92,12 +93,18 @@ def test_every_sunday_night(say, house):
         (("--job", "poll", "--until", "2020-01-01", "--reason", "x"), "over before it begins"),
         (("--job", "poll", "--for", "800d", "--reason", "x"), "a year at the most"),
         (("--job", "poll", "--for", "forever", "--reason", "x"), "forever is too long"),
-        (("--job", "poll", "--for", "1h", "--reason", "x", "--rate", "often"), "write it like 4/1h"),
+        (
+            ("--job", "poll", "--for", "1h", "--reason", "x", "--rate", "often"),
+            "write it like 4/1h",
+        ),
         (("--job", "poll", "--for", "1h", "--reason", "x", "--schedule", "never"), "1 field"),
         (("--job", "poll", "--for", "1h", "--reason", "x", "--pause", "--manual"), "say one of"),
         (("--for", "1h", "--reason", "x"), "say what it is about"),
         (("--job", "poll", "--for", "1h", "--reason", "x", "--recurs", "@daily"), "has both"),
-        (("--job", "poll", "--for", "1h", "--reason", "x", "--return", "maybe"), "one of next-tick"),
+        (
+            ("--job", "poll", "--for", "1h", "--reason", "x", "--return", "maybe"),
+            "one of next-tick",
+        ),
         (("--job", "poll", "--for", "1h", "--reason", "x", "--tz", "Mars/Base"), "no time zone"),
     ],
 )

@@ -12,7 +12,8 @@ from kirby.server.paths import MIGRATIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-NOT_EVENTS = {"job_event", "job_description", "tick_at", "run_once", "run_id"}  # names of other things
+# Names of other things.
+NOT_EVENTS = {"job_event", "job_description", "tick_at", "run_once", "run_id"}
 FUNCTIONS = "\n".join(path.read_text() for path in (MIGRATIONS / "functions").glob("*.sql"))
 
 

@@ -1,4 +1,4 @@
-"""Random exceptions, changes and ends against a naive model: which ticks run, and which are held."""
+"""Random exceptions, changes and ends against a naive model: which ticks run."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -76,9 +76,7 @@ def act(house, model, what, first, second):
     if what == "add":
         until = now + timedelta(minutes=second)
         house.add(scope="job", target="poll", until_at=until.isoformat(), **first)
-        model.exceptions.append(
-            {**first, "from": now, "until": until, "n": len(model.exceptions)}
-        )
+        model.exceptions.append({**first, "from": now, "until": until, "n": len(model.exceptions)})
         return
     if not model.exceptions:
         return

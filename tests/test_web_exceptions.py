@@ -86,8 +86,8 @@ def test_the_job_has_its_timeline_with_bands_and_marks(admin, house):
     house.conn.execute("update kirby.test_clock set at = clock_timestamp()")
     house.look()
     house.conn.execute("update kirby.test_clock set at = clock_timestamp() + interval '1 minute'")
-    id = house.add(scope="job", target="poll", reason="limping",
-                   until_at=house.value("select (kirby.now() + interval '3 hours')::text"))  # fmt: skip
+    until = house.value("select (kirby.now() + interval '3 hours')::text")
+    id = house.add(scope="job", target="poll", reason="limping", until_at=until)
 
     page = admin.get("/jobs/poll").text
 

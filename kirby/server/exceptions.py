@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
 from typing import Any
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from kirby.core.errors import Invalid
-from kirby.server import cron, query, schedules, spans
+from kirby.server import cron, query, schedules, spans, windows
 from kirby.server.environments import Environment
 from kirby.server.schedules import Schedule
 
@@ -24,9 +23,6 @@ EFFECTS = ("pause", "schedule", "rate", "skip", "manual")
 RETURNS = ("next_tick", "run_once", "catch_up")
 SCOPES = ("job", "topic", "tag", "environment", "everything")
 LONGEST = timedelta(days=366)
-MOST_WINDOWS = 5000
-WEEKS = timedelta(weeks=4)
-SAMPLE = 2000  # ticks from which a density is taken
 MOST_COUNTED = 5000  # ticks of one job that are counted before an exception is made
 
 ADD = "select kirby.add_exception(%(document)s, %(actor)s)"
@@ -299,8 +295,9 @@ def extend(conn: Connection, id: int, until: datetime, *, actor: str, reason: st
     now: datetime = query.value(conn, "select kirby.now()")
     document: dict[str, Any] = {"until_at": until.isoformat()}
     if found.recurs:
-        windows = _windows(found.recurs, found.lasts or 0, found.tz, max(found.from_at, now), until)
-        document["windows"] = windows
+        document["windows"] = windows.of(
+            found.recurs, found.lasts or 0, found.tz, max(found.from_at, now), until
+        )
     query.value(conn, CHANGE, id=id, document=Jsonb(document), actor=actor, reason=reason)
 
 
@@ -355,7 +352,7 @@ def _document(wish: Wish, begin: datetime) -> dict[str, Any]:
         "tz": wish.tz,
         "effect": wish.effect,
         "schedules": list(wish.schedules),
-        "density": _density(instead, begin) if instead else 0,
+        "density": windows.density(instead, begin) if instead else 0,
         "most": wish.most,
         "per": wish.per,
         "on_return": wish.on_return,
@@ -364,34 +361,8 @@ def _document(wish: Wish, begin: datetime) -> dict[str, Any]:
         "ticket": wish.ticket,
     }
     if wish.recurs:
-        document["windows"] = _windows(wish.recurs, wish.lasts or 0, wish.tz, begin, wish.until)
+        document["windows"] = windows.of(wish.recurs, wish.lasts or 0, wish.tz, begin, wish.until)
     return document
-
-
-def _windows(recurs: str, lasts: float, tz: str, begin: datetime, until: datetime) -> list[Any]:
-    """All of them, from the start: nothing has to run for one to begin. They do not overlap."""
-    line, span = cron.parse(recurs), timedelta(seconds=lasts)
-    found: list[list[datetime]] = []
-    for tick in cron.ticks(line, tz, begin - span, until=until - cron.INSTANT):
-        first, last = max(tick.at, begin), min(tick.at + span, until)
-        if found and first <= found[-1][1]:
-            found[-1][1] = max(last, found[-1][1])
-        elif first < last:
-            found.append([first, last])
-        if len(found) > MOST_WINDOWS:
-            raise Invalid(f"that would be more than {MOST_WINDOWS:,} windows: let it end sooner")
-    if not found:
-        raise Invalid(f"{recurs} does not come before {until:%Y-%m-%d %H:%M} UTC")
-    return [[first.isoformat(), last.isoformat()] for first, last in found]
-
-
-def _density(schedule: Schedule, begin: datetime) -> float:
-    """How many instants it names in four weeks: of two, the one with fewer is the slower one."""
-    dues = [tick.at for tick in schedule.ticks(begin, n=SAMPLE)]
-    within = sum(1 for _ in takewhile(lambda at: at <= begin + WEEKS, dues))
-    if within < SAMPLE:
-        return float(within)
-    return SAMPLE * (WEEKS / (dues[-1] - begin))
 
 
 # What it is about
@@ -420,11 +391,11 @@ def _held(each: Concerned, wish: Wish, now: datetime) -> int:
     begin = max(wish.start or now, now)
     if not schedule.has_ticks:
         return 0
-    windows = [[begin.isoformat(), wish.until.isoformat()]]
+    held = [[begin.isoformat(), wish.until.isoformat()]]
     if wish.recurs:
-        windows = _windows(wish.recurs, wish.lasts or 0, wish.tz, begin, wish.until)
+        held = windows.of(wish.recurs, wish.lasts or 0, wish.tz, begin, wish.until)
     count = 0
-    for first, last in windows:
+    for first, last in held:
         start, stop = map(datetime.fromisoformat, (first, last))
         left = MOST_COUNTED - count
         inside = schedule.ticks(start - cron.INSTANT, n=left, until=stop - cron.INSTANT)

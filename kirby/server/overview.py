@@ -124,8 +124,8 @@ CUT = """
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind``: incident_ and its kind, run_failed, run_timed_out, run_lost, daemon_down, parked, tick_overdue or
-    no_supervisor."""
+    """``kind``: incident_…, run_failed, run_timed_out, run_lost, daemon_down, parked,
+    tick_overdue or no_supervisor."""
 
     kind: str
     subject: str

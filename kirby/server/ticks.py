@@ -79,9 +79,20 @@ select distinct on (d.environment_id, c.name)
  where c.name = any(%s)
  order by d.environment_id, c.name, c.environment_id nulls last
 """
+# "not in": the index of all that is planned would be the wrong one
 FORGET = """
-delete from kirby.tick
- where deployment_id = any(%s) and status = 'planned' and at > %s and after_run is null
+delete from kirby.tick t
+ where t.deployment_id = any(%(ids)s) and t.at > %(now)s and t.after_run is null
+   and t.status not in ('queued', 'skipped')
+   and (t.deployment_id = any(%(changed)s) or not exists (
+         select from jsonb_to_recordset(%(rows)s) as n (deployment_id integer, at timestamptz,
+                local text, note text, own boolean, exceptions integer[], returns integer[],
+                fire_at timestamptz, excluded text)
+          where n.deployment_id = t.deployment_id and n.at = t.at
+            and (n.local, n.note, n.own, n.exceptions, n.returns)
+              = (t.local, t.note, t.own, t.exceptions, t.returns)
+            and n.fire_at is not distinct from t.fire_at
+            and n.excluded is not distinct from t.excluded))
 """
 ADD = """
 insert into kirby.tick (deployment_id, at, local, note, own, exceptions, returns, fire_at,
@@ -362,8 +373,10 @@ def _write(
     now: datetime,
     version: str,
 ) -> int:
-    conn.execute(FORGET, [[id for id, plan in plans.items() if plan.is_anew], now])
     rows = list(itertools.chain.from_iterable(_documents(id, plans[id]) for id in plans))
+    anew = [id for id, plan in plans.items() if plan.is_anew]
+    changed = [each.id for each in due if not each.is_known]  # their marks are others, too
+    conn.execute(FORGET, {"ids": anew, "changed": changed, "now": now, "rows": Jsonb(rows)})
     added = conn.execute(ADD, [Jsonb(rows)]).rowcount if rows else 0
     for id, plan in plans.items():
         if plan.missed:

@@ -27,7 +27,9 @@ MOST_LIVE = 20
 VERSION = """
     select v.version, v.created_at, v.actor, v.schedules, v.tz, v.exclude, v.jitter
       from kirby.deployment_version v
-     where v.deployment_id = %(id)s and v.deployed and v.created_at <= %(at)s
+     where v.deployment_id = %(id)s
+       and case when %(version)s::integer is null then v.deployed and v.created_at <= %(at)s
+                else v.version = %(version)s end
      order by v.version desc limit 1
 """
 TICK = """
@@ -226,7 +228,8 @@ def job(conn: Connection, environment: Environment, name: str, at: datetime | No
     found = _job(conn, environment, name)
     now: datetime = query.value(conn, "select kirby.now()")
     moment = at or now
-    said = query.row(conn, _Version, VERSION, id=found.deployment_id, at=moment)
+    version = found.version if at is None else None
+    said = query.row(conn, _Version, VERSION, id=found.deployment_id, at=moment, version=version)
     if said is None:
         raise NotFound(
             f"{name} was not deployed in {environment.name} yet at {moment:%Y-%m-%d %H:%M:%S} UTC"
@@ -277,7 +280,7 @@ def _last(asked: _Asked) -> Iterator[Answer]:
     if tick is not None:
         yield _of_tick(asked, tick)
         yield from _marks(asked, tick)
-    if other is not None and (tick is None or other.queued_at > tick.at):
+    if other is not None and (tick is None or other.queued_at >= tick.at):
         yield _of_run(asked, other)
     if tick is None and other is None:
         yield Answer("last", "it has not run yet: no tick was due and nobody started it")

@@ -15,7 +15,7 @@ declare
 begin
   for v_id in
     select t.deployment_id from kirby.tick t
-     where t.status = 'planned' and coalesce(t.fire_at, t.at) <= kirby.now()
+     where t.status = 'planned' and coalesce(t.fire_at, t.at) <= (select kirby.now())
      group by t.deployment_id
      order by min(coalesce(t.fire_at, t.at)), t.deployment_id
   loop

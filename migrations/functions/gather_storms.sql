@@ -14,7 +14,7 @@ begin
     select i.environment_id, max(i.opened_at) as newest
       from kirby.incident i
      where i.announce_at <= v_now and i.announced_at is null and i.environment_id is not null
-       and i.kind not in ('storm', 'retrying')
+       and i.kind not in ('storm', 'retrying', 'channel')
      group by i.environment_id
   loop
     select s.id into v_storm from kirby.incident s
@@ -24,7 +24,7 @@ begin
     if v_storm is null and 10 < (
       select count(*) from kirby.incident i
        where i.environment_id = v_place.environment_id and i.opened_at > v_place.newest - interval '1 minute'
-         and i.told_in is null and i.kind not in ('storm', 'retrying') and coalesce(i.silenced_until <= v_now, true))
+         and i.told_in is null and i.kind not in ('storm', 'retrying', 'channel') and coalesce(i.silenced_until <= v_now, true))
     then
       v_storm := kirby.open_incident(v_place.environment_id, null, 'storm', 'since ' || v_now, 'many incidents at once');
     end if;

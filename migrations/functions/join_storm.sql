@@ -13,7 +13,7 @@ begin
   update kirby.incident set told_in = p_storm, announce_at = null
    where id in (select i.id from kirby.incident i
                  where i.environment_id = p_environment_id and i.announce_at is not null and i.announced_at is null
-                   and i.kind not in ('storm', 'retrying') and coalesce(i.silenced_until <= v_now, true)
+                   and i.kind not in ('storm', 'retrying', 'channel') and coalesce(i.silenced_until <= v_now, true)
                  order by i.id for update skip locked);
   select count(*) into v_count from kirby.incident i where i.told_in = p_storm;
   v_cause := kirby.common_cause(p_storm);
