@@ -269,7 +269,7 @@ def test_a_test_waits_for_nothing_and_is_not_tried_again(told, hook):
     hook.broken = {"/hook"}
     told.wrong()
     told.tell()
-    position = told.value("select kirby.test_channel(%s, 1::smallint, 'somebody')", channel)
+    position = told.value("select kirby.try_channel(%s, 1::smallint, 'somebody')", channel)
     told.send()
     told.later("2 hours")
     told.send()

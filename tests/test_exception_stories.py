@@ -302,6 +302,19 @@ def test_what_held_at_a_moment_can_be_asked_for_later_and_as_it_was_known_then(h
     assert held(day + timedelta(hours=14), day + timedelta(hours=12)) == 1
 
 
+def test_the_log_is_told_once_that_all_is_as_before(house):
+    house.set("2026-11-20T11:59")
+    house.schedule("0 * * * *", name="poll")
+    id = house.add(scope="job", target="poll", until_at="2026-11-20T14:30Z")
+    house.go("2026-11-20T13:30")
+    house.ask("""select kirby.change_exception(%s, '{"until_at": "2026-11-20T15:30Z"}', 'b')""", id)
+    house.go("2026-11-20T15:30")
+
+    assert [house.value("select kirby.note_exceptions()") for _ in range(2)] == [1, 0]
+    [event] = house.events("exception_over")
+    assert (event["exception_id"], event["held"], event["jobs"]) == (id, 4, 1)
+
+
 @pytest.mark.parametrize(
     ("said", "error"),
     [

@@ -1,5 +1,6 @@
 """What incidents are made of: fingerprints, counting, storms and what they have in common."""
 
+import random
 import threading
 
 import psycopg
@@ -196,6 +197,24 @@ def test_a_storm_is_over_with_the_last_of_its_incidents(house):
     assert [notice["event"] for notice in house.told()] == ["resolved"]
 
 
+def test_a_storm_that_somebody_ends_takes_all_in_it_along(house):
+    house.channel()
+    for number in range(12):
+        house.ran(house.scheduled(f"job-{number}"), fails="OSError: disk full")
+    house.later("11 s")
+    house.later("11 s")
+    [found] = [each for each in house.incidents() if each["kind"] == "storm"]
+    house.conn.execute("select kirby.resolve_incident(%s, 'ana', 'the disk is larger now')",
+                       [found["id"]])  # fmt: skip
+    house.later("1 s")
+
+    assert house.incidents() == []
+    assert {each["resolution"] for each in house.incidents("resolved")} == {
+        "the disk is larger now"
+    }
+    assert [notice["event"] for notice in house.told()] == ["opened", "resolved"]
+
+
 def test_later_incidents_do_not_drown_in_an_old_storm(house):
     house.channel()
     for number in range(12):
@@ -316,3 +335,27 @@ def end_run(conn, supervisor, job, step):
         (step, '{"reason": "exit code 1"}'),
     ):
         conn.execute("select kirby.record_run(%s, %s, %s)", [run_id, type, data])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_row_of_ends_is_told_as_a_naive_ledger_says(house, seed):
+    """Failures in a row and successes in a row, an hour apart, whatever the thresholds."""
+    chance = random.Random(seed)
+    alert_after, recover_after = chance.randint(1, 3), chance.randint(1, 3)
+    house.channel(events=["opened", "resolved"])
+    job = house.scheduled("report", alert_after=alert_after, recover_after=recover_after)
+    failures, successes, is_open = 0, 0, False
+    for _ in range(30):
+        if chance.random() < 0.5:
+            house.ran(job, fails="ValueError: x")
+            failures, successes = failures + 1, 0
+            expected = ["opened"] if failures >= alert_after and not is_open else []
+            is_open = is_open or failures >= alert_after
+        else:
+            house.ran(job)
+            failures, successes = 0, successes + 1
+            expected = ["resolved"] if is_open and successes >= recover_after else []
+            is_open = is_open and successes < recover_after
+        house.later("61 minutes")
+        assert [notice["event"] for notice in house.told()] == expected
+        assert bool(house.incidents()) == is_open

@@ -94,7 +94,7 @@ WAITING = """
      limit %(limit)s
 """
 RESEND = "select kirby.resend_notices(%(id)s, %(actor)s)"
-TEST = "select kirby.test_channel(%(id)s, %(environment_id)s::smallint, %(actor)s)"
+TEST = "select kirby.try_channel(%(id)s, %(environment_id)s::smallint, %(actor)s)"
 AUDIT = "select kirby.audit(%(actor)s, %(verb)s, %(object)s, %(before)s, %(after)s)"
 
 

@@ -1,5 +1,5 @@
 -- An incident is over; returns whether it was open. That is told if its beginning was. With the last one that a group
--- tells of, the group is over too. Audited when a person says so. KB002: no such incident.
+-- tells of, the group is over too; and what a group tells of is over with it. Audited when a person says so. KB002: no such incident.
 create or replace function kirby.resolve_incident(p_id bigint, p_actor text, p_reason text)
   returns boolean
   language plpgsql
@@ -30,6 +30,8 @@ begin
     perform kirby.audit(p_actor, 'incident_resolved', 'incident/' || p_id, p_reason => p_reason);
   end if;
   perform kirby.resolve_group(v_incident.told_in);
+  perform kirby.resolve_incident(i.id, p_actor, p_reason)
+     from kirby.incident i where i.told_in = p_id and i.status = 'open';
   return true;
 end;
 $$;

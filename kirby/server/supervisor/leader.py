@@ -30,6 +30,7 @@ REAP = "select kirby.reap_supervisors()"
 PLAN_DAEMONS = "select kirby.plan_daemons()"
 BALANCE = "select kirby.balance_daemons()"
 FIRE_TICKS = "select kirby.fire_ticks()"
+NOTE_EXCEPTIONS = "select kirby.note_exceptions()"
 WATCH = "select kirby.watch_deadlines()"
 ANNOUNCE = "select kirby.announce_incidents()"
 FORGET_DEADLINES = "select kirby.forget_deadlines()"
@@ -86,6 +87,7 @@ class Leader:
             queued += self._ask(conn, FIRE_TICKS)
             if queued + self._ask(conn, BALANCE):
                 conn.execute("notify kirby_run")
+            self._ask(conn, NOTE_EXCEPTIONS)
             self._ask(conn, WATCH)
             self._ask(conn, ANNOUNCE)
             self._ask(conn, END_REWINDS)

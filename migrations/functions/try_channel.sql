@@ -1,6 +1,6 @@
 -- Have a channel tested: a notice of its own, delivered as every other by whoever delivers, in no order with them and
 -- once. Returns its position, by which kirby.delivery tells what became of it. Audited. KB002: no such channel.
-create or replace function kirby.test_channel(p_channel_id integer, p_environment_id smallint, p_actor text)
+create or replace function kirby.try_channel(p_channel_id integer, p_environment_id smallint, p_actor text)
   returns bigint
   language plpgsql
   volatile
