@@ -140,6 +140,17 @@ def test_a_run_that_somebody_cancels_is_not_missed(house):
     assert house.marks(job) == [("start", "void"), ("finish", "void")]
 
 
+def test_nobody_waits_any_longer_for_a_run_that_was_cancelled(house):
+    job = house.scheduled("report")
+    house.tick(job)
+    house.round()
+    house.later("11 minutes")
+    [run] = house.of(job)
+    house.conn.execute("select kirby.cancel_run(%s, 'not today', 'ana')", [run["id"]])
+    [incident] = house.incidents("resolved")
+    assert incident["resolution"] == f"run {run['id']} was cancelled"
+
+
 def test_a_start_that_was_late_is_known_as_missed_and_over(house):
     job = house.scheduled("report")
     house.tick(job)

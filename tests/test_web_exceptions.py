@@ -91,7 +91,7 @@ def test_the_job_has_its_timeline_with_bands_and_marks(admin, house):
 
     page = admin.get("/jobs/poll").text
 
-    assert 'class="ticks"' in page
+    assert 'class="instants"' in page
     assert f'href="/exceptions/{id}?env=dev"' in page
     assert "limping" in page
     assert page.count('class="mark planned"') >= 10
@@ -138,3 +138,14 @@ def test_the_api_says_in_a_line_what_is_wrong(bearer, body, status, error):
 
     assert answer.status_code == status
     assert error in answer.json()["error"]
+
+
+def test_the_front_page_names_what_is_in_force(admin, house):
+    house.add(scope="job", target="poll", until_at="2026-11-20T13:00Z", reason="limping")
+    house.add(scope="job", target="poll", from_at="2026-11-21T13:00Z", reason="not yet",
+              until_at="2026-11-22T13:00Z")  # fmt: skip
+
+    page = admin.get("/").text
+
+    assert "poll</a> paused until Fri 2026-11-20 13:00 UTC: limping" in page
+    assert "not yet" not in page

@@ -19,6 +19,8 @@ begin
     update kirby.deadline set status = 'void', closed_at = kirby.now()
      where deployment_id = p_run.deployment_id and kind in ('start', 'finish') and subject = ''
        and tick_at = p_run.tick_at and status = 'open';
+    perform kirby.resolve_incidents(p_run.deployment_id, p_run.environment_id, array['missed', 'late'],
+              format('run %s was cancelled', p_run.id), p_tick_at => p_run.tick_at);
   end if;
 
   if p_run.ended_at is not null then

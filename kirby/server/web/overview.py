@@ -7,7 +7,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kirby.server import jobs, overview, rewinding, runs, subscriptions, supervisors
+from kirby.server import (
+    exceptions,
+    jobs,
+    overview,
+    rewinding,
+    runs,
+    subscriptions,
+    supervisors,
+    wishes,
+)
 from kirby.server.web import pages
 
 SHOWN = 8
@@ -25,6 +34,12 @@ def show(request: Request) -> Response:
             "jobs": jobs.listing(conn, environment),
             "subscriptions": subscriptions.listing(conn, environment),
             "rewinding": rewinding.now(conn, environment),
+            "exceptions": [
+                each
+                for each in exceptions.listing(conn, environment, limit=SHOWN)
+                if each.status == "in force"
+            ],
+            "clock": wishes.clock,
             "supervisors": [each for each in supervisors.listing(conn) if each.alive],
         }
     template = "overview/_now.html" if pages.partial(request) else "overview/show.html"
