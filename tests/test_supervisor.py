@@ -638,6 +638,7 @@ def test_runs_leave_no_zombies_and_no_descriptors_behind(runs, supervise):
     drive(supervisor, ended(runs, runs.trigger(deployment)))
     drive(supervisor, lambda: supervisor._leader._link.connection)
     drive(supervisor, lambda: supervisor._leader._housekeeper._link.connection)
+    drive(supervisor, lambda: supervisor._notifier._link.connection)
     before = len(os.listdir("/proc/self/fd"))
 
     for _ in range(10):

@@ -293,3 +293,16 @@ def test_by_command_api_and_page_it_is_the_same(kirby, dsn, give, site, admin):
     assert client.get("/api/v1/jobs/hourly/why?at=noon").status_code == 400
     missing = kirby("why", "job", "hourli")
     assert missing.err == "kirby: there is no job in dev called hourli; did you mean hourly?\n"
+
+
+def test_a_pause_beyond_what_is_planned_says_that_nothing_planned_will_run(house, ask):
+    house.set("2027-01-01T12:00")
+    house.schedule("0 * * * *")
+    id = house.add(scope="job", target="report", until_at="2027-02-01T00:00Z", reason="closed")
+    house.look()
+
+    first, rest = ask("report")["next"]
+
+    assert f"it will not run: paused until 2027-02-01 00:00 UTC by exception {id}: closed" in first
+    assert rest.startswith("none of the ")
+    assert rest.endswith(" ticks planned so far will run")

@@ -1,8 +1,9 @@
 """Plan the instants at which deployments are due, as rows that are there before them.
 
-A row is an instant, whatever names it: the deployment's own schedule, the schedule that an exception
-puts in its place, the end of an exception that asks for a run. What becomes of it is decided when it
-is due (``kirby.fire_deployment``), so an exception that begins or ends needs no planning to count.
+A row is an instant, whatever names it: the deployment's own schedule, the schedule that an
+exception puts in its place, the end of an exception that asks for a run. What becomes of it is
+decided when it is due (``kirby.fire_deployment``), so an exception that begins or ends needs no
+planning to count.
 
 `deployment.plan_at` says when a deployment is to be looked at: planning costs what is due, not what
 exists. It is idempotent, and right whoever does it: a lock on the deployment, one transaction.
@@ -16,9 +17,10 @@ import logging
 import time
 import zoneinfo
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import LiteralString
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
@@ -39,7 +41,7 @@ MOST_COUNTED = 10_000  # ticks that were never planned
 SPREAD = 300.0  # seconds, at most, over which jobs return from one exception
 BATCH = 50  # deployments in one transaction
 
-DUE = """
+DEPLOYMENTS: LiteralString = """
 select d.id, e.name || '/' || j.name as name, d.environment_id, d.version,
        d.planned_version = d.version as is_known, d.planned_at, d.planned_until,
        d.plan_at = '-infinity' as again, j.kind, v.schedules, v.tz, v.exclude, v.jitter, v.catch_up,
@@ -48,11 +50,13 @@ select d.id, e.name || '/' || j.name as name, d.environment_id, d.version,
   join kirby.job j on j.id = d.job_id
   join kirby.environment e on e.id = d.environment_id
   join kirby.deployment_version v on v.deployment_id = d.id and v.version = d.version
- where d.plan_at <= kirby.now()
- order by d.plan_at, d.id
- limit %s
-   for no key update of d skip locked
 """
+DUE = (
+    DEPLOYMENTS
+    + " where d.plan_at <= kirby.now() order by d.plan_at, d.id limit %s"
+    + " for no key update of d skip locked"
+)
+ONE = DEPLOYMENTS + " where d.id = %s for no key update of d"
 OUTDATED = """
 update kirby.deployment set plan_at = '-infinity'
  where plan_at is not null and planned_tzdata not in ('', %s)
@@ -180,6 +184,8 @@ class Surroundings:
     windows: dict[int, list[Window]]
     herds: dict[int, int]
     calendars: dict[int, dict[str, exclusions.Calendar]]
+    ahead: timedelta = AHEAD
+    most: int = MANY
 
     def calendars_of(self, deployment: Deployment) -> Calendars:
         """What its schedule excludes; a calendar that is gone excludes nothing."""
@@ -193,6 +199,7 @@ class Planner:
     def __init__(self) -> None:
         self._tzdata = tzdata()
         self._is_new = True
+        self.behind = False
 
     def plan(self, conn: db.Connection, budget: float = float("inf")) -> int:
         """Plan what is to be planned, for about `budget` seconds; returns how many ticks.
@@ -211,8 +218,6 @@ class Planner:
             self.behind = count == BATCH
         return planned
 
-    behind = False
-
     def _batch(self, conn: db.Connection) -> tuple[int, int]:
         with conn.transaction(), conn.cursor(row_factory=class_row(Deployment)) as cursor:
             due = cursor.execute(DUE, [BATCH]).fetchall()
@@ -221,6 +226,20 @@ class Planner:
             around = _surroundings(conn, due)
             plans = {each.id: _plan(each, around) for each in due}
             return len(due), _write(conn, due, plans, around.now, self._tzdata)
+
+
+def plan_one(conn: db.Connection, id: int, most: int, ahead: timedelta) -> datetime | None:
+    """Plan `most` ticks of one deployment, whether that is due or not; the instant of the last.
+
+    For a look ahead, in a transaction that is rolled back: it locks the deployment.
+    """
+    with conn.cursor(row_factory=class_row(Deployment)) as cursor:
+        found = [replace(each, again=True) for each in cursor.execute(ONE, [id])]
+    around = replace(_surroundings(conn, found), ahead=ahead, most=most)
+    plans = {each.id: _plan(each, around) for each in found}
+    _write(conn, found, plans, around.now, "")
+    own = [at for plan in plans.values() for at, row in plan.rows.items() if row.own]
+    return max(own, default=None)
 
 
 def tzdata() -> str:
@@ -288,8 +307,8 @@ def _plan_own(plan: Plan, deployment: Deployment, schedule: Schedule, around: Su
     now, known = around.now, deployment.is_known and deployment.planned_until
     found = _gap(plan, deployment, schedule, known, now) if known and known < now else []
     after = now if plan.is_anew or not known else known
-    most = MANY if plan.is_anew else MANY - FEW
-    coming = list(_coming(schedule, after, now + AHEAD, most))
+    ahead, most = around.ahead, around.most if plan.is_anew else MANY - FEW
+    coming = list(_coming(schedule, after, now + ahead, most))
     calendars = around.calendars_of(deployment)
     for tick in (*found, *coming):
         row = _row(plan, tick)
@@ -299,7 +318,7 @@ def _plan_own(plan: Plan, deployment: Deployment, schedule: Schedule, around: Su
             row.fire_at = tick.at + schedules.offset(deployment.name, deployment.jitter)
     if coming:
         last = plan.planned_until = coming[-1].at
-        if len(coming) == most or last >= now + AHEAD:  # else the schedule ends there
+        if len(coming) == most or last >= now + ahead:  # else the schedule ends there
             plan.plan_at = max(
                 coming[-FEW].at if len(coming) >= FEW else last - AHEAD, last - AHEAD
             )
@@ -331,7 +350,7 @@ def _gap(
 
 def _plan_window(plan: Plan, deployment: Deployment, window: Window, around: Surroundings) -> None:
     """The ticks of the schedule that it puts in the place of another; the run at its end."""
-    now, until = around.now, around.now + AHEAD
+    now, until = around.now, around.now + around.ahead
     again = [now + LOOK]
     if window.effect == "schedule" and window.from_at <= until:
         instead = schedules.parse(window.schedules, window.tz)

@@ -399,7 +399,7 @@ def _next(asked: _Asked) -> Iterator[Answer]:
     if len(skipped) < len(found):
         yield _runs(asked, found[len(skipped)])
     elif found:
-        yield Answer("next", f"none of its next {len(found)} ticks will run")
+        yield Answer("next", f"none of the {len(found)} ticks planned so far will run")
     yield from _followed(asked, bool(found))
 
 

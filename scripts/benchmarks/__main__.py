@@ -17,7 +17,7 @@ from kirby.core import db
 
 SUBJECTS = (
     "publish", "redis_streams", "pgq", "pipeline", "latency", "tasks", "pinned",
-    "memory", "growth", "recovery", "time_travel", "runs",
+    "memory", "growth", "recovery", "time_travel", "runs", "schedules",
 )  # fmt: skip
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from kirby.server import calendars, drafts, plans
+from kirby.server import calendars, drafts, plans, previews
 from kirby.server.cli import connection, output
 from kirby.server.cli.deploy import DURATION
 from kirby.server.drafts import Draft, DraftTick
 from kirby.server.exclusions import Calendars
+from kirby.server.previews import Previewed
 from kirby.server.schedules import moment as moment
 
 
@@ -62,6 +63,41 @@ def preview(
         _show(found, job)
     for warning in found.warnings:
         click.echo(f"note: {warning}", err=True)
+
+
+@schedule.command()
+@click.argument("job")
+@click.option("--since", metavar="TIME", help="What became of the ticks from then on.")
+@connection.limit_option(20, "How many ticks.")
+@connection.env_option
+@connection.json_option
+def show(job: str, since: str | None, limit: int, environment: str, as_json: bool) -> None:
+    """Print the next ticks of a deployed job, and which exceptions and calendars hold.
+
+    With --since the ticks that were due, and what became of them (ISO 8601, UTC if it names no
+    zone).
+    """
+    with connection.unit() as conn:
+        if since:
+            found = previews.history(conn, environment, job, moment(since, "UTC"), n=limit)
+        else:
+            found = previews.preview(conn, environment, job, n=limit)
+    if as_json:
+        output.document({"ticks": found})
+    elif not found:
+        click.echo("no tick was due" if since else f"{job}: no time is named")
+    else:
+        output.table([_told(tick) for tick in found], ["UTC", "LOCAL", "", "NOTE"])
+
+
+def _told(tick: Previewed) -> list[str]:
+    run = f"run {tick.run_id}" if tick.run_id else ""
+    return [
+        f"{tick.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+        f"{tick.local:%a %H:%M:%S %Z}",
+        run or tick.decision,
+        "; ".join(filter(None, (tick.note, tick.reason))),
+    ]
 
 
 def _calendars(environment: str, names: tuple[str, ...]) -> Calendars:
