@@ -107,8 +107,8 @@ class House(Runs):
                 for tick in self.ticks(deployment, "skipped")]  # fmt: skip
 
     def events(self, type):
-        return [row["data"] for row in self.ask(
-            "select data from kirby.job_event where type = %s order by position", type)]  # fmt: skip
+        said = "select data from kirby.job_event where type = %s order by position"
+        return [row["data"] for row in self.ask(said, type)]
 
 
 @pytest.fixture(name="house")

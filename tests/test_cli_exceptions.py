@@ -82,6 +82,32 @@ def test_every_sunday_night(say, house):
     assert house.value("select count(*) from kirby.exception_window") == 5
 
 
+def test_extended_within_a_window_each_window_is_there_once(say, house):
+    say("add", "--job", "poll", "--recurs", "0 1 * * *", "--lasts", "4h", "--until", "monday",
+        "--reason", "maintenance")  # fmt: skip
+    assert "0 1 * * * for 4h\n" in say("show", str(json.loads(say("list", "--json"))[0]["id"]))
+    house.set("2026-11-21T06:00Z")
+    assert house.value("select kirby.note_exceptions()") == 1  # that of Saturday
+    house.set("2026-11-22T01:00Z")  # 02:00 in Brussels: the one of Sunday has begun
+    [found] = json.loads(say("list", "--json"))
+
+    say("extend", str(found["id"]), "--until", "2026-11-22T03:00")
+    said = say("extend", str(found["id"]), "--until", "tuesday 02:00", "--reason", "not yet done")
+
+    assert "until Tue 2026-11-24 02:00 Europe/Brussels" in said
+    windows = house.value(
+        "select array_agg(to_char(from_at, 'DD HH24') || to_char(until_at, '-HH24') order by from_at)"
+        " from kirby.exception_window where version = 3"
+    )
+    assert windows == ["21 00-04", "22 00-04", "23 00-04", "24 00-01"]
+    house.set("2026-11-22T05:00Z")
+    assert house.value("select kirby.note_exceptions()") >= 1
+    assert [event["from"][:10] for event in house.events("exception_over")] == [
+        "2026-11-21",
+        "2026-11-22",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -105,6 +131,15 @@ def test_every_sunday_night(say, house):
             ("--job", "poll", "--for", "1h", "--reason", "x", "--return", "maybe"),
             "one of next-tick",
         ),
+        (
+            ("--job", "poll", "--for", "1h", "--reason", "x", "--return", "catch-up=0"),
+            "from 1 to 1,000",
+        ),
+        (
+            ("--job", "poll", "--for", "1h", "--reason", "x", "--return", "catch-up=5000"),
+            "from 1 to 1,000",
+        ),
+        (("--job", "poll", "--until", "forever", "--reason", "x"), "forever is too long"),
         (("--job", "poll", "--for", "1h", "--reason", "x", "--tz", "Mars/Base"), "no time zone"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A month of busy schedules in seconds, with leaders that die at random: nothing is lost or doubled."""
+"""A month of busy schedules in seconds, with leaders that die: nothing is lost or doubled."""
 
 import random
 from collections import Counter
@@ -68,7 +68,7 @@ def house(dsn):
 
 @pytest.fixture
 def chance():
-    return random.Random(8)  # noqa: S311
+    return random.Random(8)
 
 
 def live(house, chance):
@@ -112,7 +112,7 @@ def test_a_month_with_leaders_that_die(house, chance):
 
 
 def check_all_there(house, deployment, schedule):
-    """Each instant of the month is one decided row with one run at most, or was said to be missed."""
+    """Each instant of the month is one decided row with one run at most, or was told as missed."""
     wanted = {tick.at for tick in schedule.ticks(BEGIN, until=END)}
     rows = [tick for tick in house.ticks(deployment) if tick["at"] <= END]
     found = {tick["at"].astimezone(UTC) for tick in rows}

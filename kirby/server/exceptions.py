@@ -292,11 +292,10 @@ def add(conn: Connection, environment: Environment | None, wish: Wish, *, actor:
 def extend(conn: Connection, id: int, until: datetime, *, actor: str, reason: str = "") -> None:
     """Let it end at another time, sooner or later. Raises NotFound, Invalid, Conflict (over)."""
     found = get(conn, id)
-    now: datetime = query.value(conn, "select kirby.now()")
     document: dict[str, Any] = {"until_at": until.isoformat()}
-    if found.recurs:
+    if found.recurs and found.from_at < until:
         document["windows"] = windows.of(
-            found.recurs, found.lasts or 0, found.tz, max(found.from_at, now), until
+            found.recurs, found.lasts or 0, found.tz, found.from_at, until
         )
     query.value(conn, CHANGE, id=id, document=Jsonb(document), actor=actor, reason=reason)
 
@@ -327,6 +326,8 @@ def checked(wish: Wish, now: datetime) -> Schedule | None:
         raise Invalid(f"say how many ticks: {wish.effect} needs a number above 0")
     if wish.effect == "rate" and not (wish.per and wish.per > 0):
         raise Invalid("say in which time: a rate is written like 4/1h")
+    if not 1 <= wish.return_most <= 1000:
+        raise Invalid("catch-up is from 1 to 1,000 ticks")
     if (wish.recurs == "") != (wish.lasts is None):
         raise Invalid("a recurring exception has both: when it begins (--recurs), and --lasts")
     cron.zone(wish.tz)

@@ -60,10 +60,12 @@ def wish(conn: Connection, environment: Environment, said: Mapping[str, Any]) ->
 def until(said: Mapping[str, Any], tz: str, begin: datetime, now: datetime) -> datetime:
     """When it ends: `until`, or so long after it begins (`for`). Raises Invalid."""
     _check(said)
-    given, span = said.get("until"), said.get("for")
+    given, span = said.get("until") or "", said.get("for")
     if bool(given) == bool(span):
         raise Invalid("say when it ends: until (a time) or for (a span); all is as before then")
-    return times.parse(given, tz, now) if given else begin + timedelta(seconds=_seconds(span or ""))
+    if not given or given.strip() == spans.FOREVER:
+        return begin + timedelta(seconds=_seconds(span or given.strip()))
+    return times.parse(given, tz, now)
 
 
 def place(environment: Environment, found: Wish) -> Environment | None:

@@ -29,8 +29,11 @@ begin
   end if;
 
   insert into kirby.exception_version select (v_version).*;
-  insert into kirby.exception_window (exception_id, version, from_at, until_at)
-  select p_id, v_version.version, (w ->> 0)::timestamptz, (w ->> 1)::timestamptz
+  insert into kirby.exception_window (exception_id, version, from_at, until_at, noted_at)
+  select p_id, v_version.version, (w ->> 0)::timestamptz, (w ->> 1)::timestamptz,
+         (select o.noted_at from kirby.exception_window o  -- what was told is not told again
+           where o.exception_id = p_id and o.version = v_version.version - 1
+             and o.from_at = (w ->> 0)::timestamptz and o.until_at = (w ->> 1)::timestamptz)
     from jsonb_array_elements(coalesce(p_document -> 'windows',
            jsonb_build_array(jsonb_build_array(v_version.from_at, v_version.until_at)))) w
    where (w ->> 0)::timestamptz < (w ->> 1)::timestamptz;

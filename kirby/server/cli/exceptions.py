@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
-from kirby.server import exceptions, jobs, query, wishes
+from kirby.server import exceptions, jobs, query, spans, wishes
 from kirby.server.cli import connection, output
 from kirby.server.cli.jobs import reason_option
 from kirby.server.exceptions import ScheduleException
@@ -147,15 +147,15 @@ def _key(option: str) -> str:
 
 
 def _facts(found: ScheduleException) -> list[tuple[str, object]]:
-    back = found.on_return.replace("_", " ")
+    back, lasts = found.on_return.replace("_", " "), spans.text(timedelta(seconds=found.lasts or 0))
     return [
         ("exception", found.id),
         ("status", found.status),
-        ("where", f"{found.where} ({found.jobs} jobs)"),
+        ("where", f"{found.where} ({found.jobs} job{'' if found.jobs == 1 else 's'})"),
         ("what", found.what),
         ("from", wishes.clock(found.from_at, found.tz)),
         ("until", wishes.clock(found.until_at, found.tz)),
-        ("recurs", found.recurs and f"{found.recurs} for {found.lasts:g} s"),
+        ("recurs", found.recurs and f"{found.recurs} for {lasts}"),
         ("then", back if found.on_return != "catch_up" else f"{back}, at most {found.return_most}"),
         ("reason", found.reason),
         ("ticket", found.ticket),

@@ -72,10 +72,10 @@ def preview(
 @connection.env_option
 @connection.json_option
 def show(job: str, since: str | None, limit: int, environment: str, as_json: bool) -> None:
-    """Print the next ticks of a deployed job, and which exceptions and calendars hold.
+    """Print the next ticks of a job, and what holds them.
 
-    With --since the ticks that were due, and what became of them (ISO 8601, UTC if it names no
-    zone).
+    As exceptions and calendars stand now, each judged after those before it. With --since the
+    ticks that were due, and what became of them (ISO 8601, UTC if it names no zone).
     """
     with connection.unit() as conn:
         if since:

@@ -7,7 +7,6 @@ to be planned, fire what is due.
 import time
 
 from benchmarks.rows import Row
-
 from kirby.server.ticks import Planner
 
 GROUP = "Schedules"
