@@ -96,8 +96,8 @@ def test_extended_within_a_window_each_window_is_there_once(say, house):
 
     assert "until Tue 2026-11-24 02:00 Europe/Brussels" in said
     windows = house.value(
-        "select array_agg(to_char(from_at, 'DD HH24') || to_char(until_at, '-HH24') order by from_at)"
-        " from kirby.exception_window where version = 3"
+        "select array_agg(to_char(from_at, 'DD HH24') || to_char(until_at, '-HH24')"
+        " order by from_at) from kirby.exception_window where version = 3"
     )
     assert windows == ["21 00-04", "22 00-04", "23 00-04", "24 00-01"]
     house.set("2026-11-22T05:00Z")

@@ -49,6 +49,7 @@ from kirby.server.web import (
     states,
     statics,
     supervisors,
+    ticks,
     topics,
     traces,
 )
@@ -81,6 +82,7 @@ ROUTES = [
     Route("/health", health.show, name="health"),
     *incidents.ROUTES,
     *supervisors.ROUTES,
+    *ticks.ROUTES,
     *packages.ROUTES,
     *index.ROUTES,
     *api_jobs.ROUTES,
