@@ -34,7 +34,7 @@ def replanned(house):
     rows = house.conn.execute(
         """
         update kirby.deployment d set plan_at = 'infinity' from kirby.job j
-         where j.id = d.job_id and d.plan_at = '-infinity' returning j.name
+         where j.id = d.job_id and d.plan_at = 'epoch' returning j.name
         """
     ).fetchall()
     return [name for (name,) in rows]

@@ -44,7 +44,7 @@ BATCH = 50  # deployments in one transaction
 DEPLOYMENTS: LiteralString = """
 select d.id, e.name || '/' || j.name as name, d.environment_id, d.version,
        d.planned_version = d.version as is_known, d.planned_at, d.planned_until,
-       d.plan_at = '-infinity' as again, j.kind, v.schedules, v.tz, v.exclude, v.jitter, v.catch_up,
+       d.plan_at = 'epoch' as again, j.kind, v.schedules, v.tz, v.exclude, v.jitter, v.catch_up,
        v.catch_up_most
   from kirby.deployment d
   join kirby.job j on j.id = d.job_id
@@ -58,7 +58,7 @@ DUE = (
 )
 ONE = DEPLOYMENTS + " where d.id = %s for no key update of d"
 OUTDATED = """
-update kirby.deployment set plan_at = '-infinity'
+update kirby.deployment set plan_at = 'epoch'
  where plan_at is not null and planned_tzdata not in ('', %s)
 """
 WINDOWS = """

@@ -4,5 +4,5 @@ create or replace function kirby.plan_again(p_deployment_ids integer[])
   language sql
   volatile
 as $$
-  update kirby.deployment set plan_at = '-infinity' where id = any (p_deployment_ids);
+  update kirby.deployment set plan_at = 'epoch' where id = any (p_deployment_ids);
 $$;

@@ -7,7 +7,7 @@ create or replace function kirby.plan_deployment()
 as $$
 begin
   update kirby.deployment d
-     set plan_at = '-infinity', follows = array(
+     set plan_at = 'epoch', follows = array(
            select substring(line from '^\s*[Aa][Ff][Tt][Ee][Rr]\s*:\s*(\S+)\s*$')
              from kirby.deployment_version v, unnest(v.schedules) as line
             where v.deployment_id = new.id and v.version = new.version and line ~* '^\s*after\s*:')

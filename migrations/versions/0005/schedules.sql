@@ -30,11 +30,11 @@ alter table kirby.tick
 drop index kirby.tick_due;
 create index tick_due on kirby.tick (coalesce(fire_at, at)) where status = 'planned';
 
--- plan_at: when its ticks are planned next ('-infinity': anew, since something changed); null: there is nothing to plan.
+-- plan_at: when its ticks are planned next ('epoch': anew, since something changed); null: there is nothing to plan.
 -- planned_until: up to when its own ticks are rows; what lies between it and now was never planned. follows: the jobs
 -- after which it runs (after: JOB).
 alter table kirby.deployment
-  add plan_at         timestamptz default '-infinity',
+  add plan_at         timestamptz default 'epoch',
   add planned_at      timestamptz,
   add planned_until   timestamptz,
   add planned_version integer,
