@@ -378,5 +378,7 @@ def test_what_is_over_is_forgotten_with_its_message(sdk, bank):
 
     assert sdk.ask("select kirby.forget_effects(0)") == [(0,)]
     assert sdk.ask(forget) == [(1,)]
-    left = sdk.ask("select position, of_message from kirby.effect order by id")
+    left = sdk.ask(
+        "select position, of_message from kirby.effect order by position, of_message desc"
+    )
     assert left == [(old, False), (doubt, True), (doubt, False), (kept, True), (kept, False)]
