@@ -340,3 +340,60 @@ def test_one_that_is_over_cannot_be_changed(house):
     with pytest.raises(Exception, match="over since 2026-11-20 13:00 UTC") as refused:
         house.ask("select kirby.end_exception(%s, 'bob')", id)
     assert refused.value.sqlstate == "KB004"
+
+
+def test_a_promise_is_kept_though_the_end_is_a_tick_that_cannot_run(house):
+    """Paused until two, every hour: at two a run by hand goes on. Then what was held runs."""
+    house.set("2026-11-20T11:59")
+    poll = house.schedule("0 * * * *", name="poll")
+    house.add(scope="job", target="poll", until_at="2026-11-20T14:00Z", on_return="catch_up")
+    house.go("2026-11-20T13:50")
+    house.ask("select kirby.queue_run(%s, 'manual', 'ann')", poll)
+    house.go("2026-11-20T14:10", end=None)
+    assert house.ran(poll) == []
+
+    house.finish()
+    house.go("2026-11-20T14:20")
+
+    assert house.ran(poll) == ["Fri 12:00", "Fri 13:00"]
+
+
+def test_a_promise_outlives_the_next_pause(house):
+    house.set("2026-11-20T11:59")
+    poll = house.schedule("0 * * * *", name="poll")
+    house.add(scope="job", target="poll", until_at="2026-11-20T14:30Z", on_return="run_once")
+    house.add(scope="job", target="poll", from_at="2026-11-20T14:10Z", until_at="2026-11-20T16:30Z")
+
+    house.go("2026-11-20T16:45")
+
+    assert house.ran(poll) == ["Fri 14:30"]
+    [run] = house.ask("select queued_at from kirby.run")
+    assert run["queued_at"].strftime("%H:%M") == "16:30"
+
+
+def test_what_is_caught_up_waits_for_the_next_pause_to_end(house):
+    house.set("2026-11-20T11:59")
+    poll = house.schedule("0 * * * *", name="poll")
+    house.add(scope="job", target="poll", until_at="2026-11-20T14:30Z", on_return="catch_up")
+    house.go("2026-11-20T14:30", end=None)
+    house.add(scope="job", target="poll", until_at="2026-11-20T16:30Z", reason="again")
+    house.finish()
+
+    house.go("2026-11-20T16:45")
+
+    assert house.ran(poll) == ["Fri 12:00", "Fri 13:00", "Fri 14:00"]
+    held = [tick["at"].hour for tick in house.ticks(poll, "skipped")]
+    assert held == [15, 16]
+
+
+def test_skipped_ticks_are_those_that_would_have_run(house):
+    house.set("2026-11-20T11:59")
+    poll = house.schedule("0 * * * *", name="poll")
+    house.ask("update kirby.tick set excluded = 'x: today' where extract(hour from at) = 12"
+              " returning 1")  # fmt: skip
+    house.add(scope="job", target="poll", effect="skip", most=2, until_at="2026-11-21T00:00Z")
+    house.conn.execute("update kirby.deployment set plan_at = null")
+
+    house.go("2026-11-20T15:30")
+
+    assert house.ran(poll) == ["Fri 15:00"]

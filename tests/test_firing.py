@@ -267,3 +267,27 @@ def test_one_that_cannot_be_planned_does_not_stop_the_others(house, caplog):
 
     assert house.ran(good) == ["Fri 13:00"]
     assert "dev/bad cannot be planned" in caplog.text
+
+
+def test_a_new_version_does_not_run_for_the_past_of_the_old_one(house):
+    """The leader was away; meanwhile somebody deployed another schedule."""
+    house.set("2026-11-20T11:59")
+    poll = house.schedule("0 * * * *", name="poll")
+    house.set("2026-11-20T15:30")
+
+    house.schedule("0 3 * * *", name="poll")
+
+    assert house.ran(poll) == []
+    assert {why for _, why in house.skipped(poll)} == {"another version was deployed after it"}
+
+
+def test_one_that_cannot_be_fired_holds_up_no_other(house):
+    house.set("2026-11-20T11:59:30")
+    broken, sound = house.schedule("* * * * *", name="a"), house.schedule("* * * * *", name="b")
+    house.conn.execute(f"alter table kirby.run add check (deployment_id <> {broken})")
+    house.set("2026-11-20T12:00:00")
+
+    house.look()
+
+    assert (house.ran(broken), house.ran(sound)) == ([], ["Fri 12:00"])
+    assert house.ticks(broken)[0]["status"] == "planned"

@@ -26,7 +26,6 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from kirby.core import db
-from kirby.core.errors import Invalid
 from kirby.server import cron, exclusions, schedules
 from kirby.server.exclusions import Calendars
 from kirby.server.schedules import Schedule
@@ -36,6 +35,8 @@ log = logging.getLogger("kirby.ticks")
 AHEAD = timedelta(hours=24)  # planned at least so far …
 FEW, MANY = 10, 20  # … or at least FEW ticks; then up to MANY are planned
 MOST_REPLACED = 300  # ticks of a schedule that an exception puts in the place of another
+AGAIN = timedelta(minutes=10)  # until what could not be planned is tried once more
+RACE = timedelta(minutes=5)  # ends of exceptions are looked for so far back: a commit may be late
 LOOK = timedelta(hours=12)  # a deployment with exceptions to come is looked at so often
 MOST_COUNTED = 10_000  # ticks that were never planned
 SPREAD = 300.0  # seconds, at most, over which jobs return from one exception
@@ -97,6 +98,12 @@ delete from kirby.tick t
               = (t.local, t.note, t.own, t.exceptions, t.returns)
             and n.fire_at is not distinct from t.fire_at
             and n.excluded is not distinct from t.excluded))
+"""
+SUPERSEDED = """
+select kirby.skip_tick(t, 'another version was deployed after it', '{}')
+  from kirby.tick t
+ where t.deployment_id = any(%s) and t.status = 'planned' and t.own and not t.again
+   and t.returns = '{}' and coalesce(t.fire_at, t.at) < %s - interval '30 seconds'
 """
 ADD = """
 insert into kirby.tick (deployment_id, at, local, note, own, exceptions, returns, fire_at,
@@ -258,7 +265,7 @@ def _surroundings(conn: db.Connection, due: Sequence[Deployment]) -> Surrounding
     now: datetime = db.scalar(conn, "select kirby.now()")
     windows: dict[int, list[Window]] = {}
     with conn.cursor(row_factory=class_row(Window)) as cursor:
-        since = [min(each.planned_at or now, now) for each in due]
+        since = [min(each.planned_at or now, now) - RACE for each in due]
         for window in cursor.execute(WINDOWS, [[each.id for each in due], since, now]):
             windows.setdefault(window.deployment_id, []).append(window)
     ids = sorted({each.exception_id for found in windows.values() for each in found})
@@ -292,8 +299,9 @@ def _plan(deployment: Deployment, around: Surroundings) -> Plan:
             _plan_own(plan, deployment, schedule, around)
         for window in around.windows.get(deployment.id, ()):
             _plan_window(plan, deployment, window, around)
-    except Invalid as error:
+    except Exception as error:  # what is wrong with one holds up no other
         log.warning("%s cannot be planned: %s", deployment.name, error)
+        return Plan(False, plan_at=around.now + AGAIN, planned_until=around.now)
     return plan
 
 
@@ -395,6 +403,7 @@ def _write(
     rows = list(itertools.chain.from_iterable(_documents(id, plans[id]) for id in plans))
     anew = [id for id, plan in plans.items() if plan.is_anew]
     changed = [each.id for each in due if not each.is_known]  # their marks are others, too
+    conn.execute(SUPERSEDED, [[each.id for each in due if each.is_known is False], now])
     conn.execute(FORGET, {"ids": anew, "changed": changed, "now": now, "rows": Jsonb(rows)})
     added = conn.execute(ADD, [Jsonb(rows)]).rowcount if rows else 0
     for id, plan in plans.items():

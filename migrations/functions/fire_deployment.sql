@@ -5,7 +5,8 @@
 --    last catch_up_most of them, one after the other (all);
 -- 3. overlap: one that comes while a run is under way is skipped, unless the deployment says that runs wait for each
 --    other, go on beside each other, or replace each other (concurrency). What is caught up waits instead, and all ticks
---    of a deployment that catches up on all, unless it says skip.
+--    of a deployment that catches up on all, unless it says skip. What an exception has promised for its end is never
+--    skipped: it is put off (kirby.put_off_return).
 create or replace function kirby.fire_deployment(p_deployment_id integer)
   returns integer
   language plpgsql
@@ -61,6 +62,8 @@ begin
     elsif v_reason is null then
       perform kirby.run_tick(v_tick);
       v_fired := v_fired + 1;
+    elsif v_returns or v_tick.returns <> '{}' then
+      perform kirby.put_off_return(v_tick, v_reason, v_held.held_by);
     else
       perform kirby.skip_tick(v_tick, v_reason, v_held.held_by);
     end if;

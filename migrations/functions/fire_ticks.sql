@@ -19,7 +19,11 @@ begin
      group by t.deployment_id
      order by min(coalesce(t.fire_at, t.at)), t.deployment_id
   loop
-    v_fired := v_fired + kirby.fire_deployment(v_id);
+    begin
+      v_fired := v_fired + kirby.fire_deployment(v_id);
+    exception when others then  -- what is wrong with one holds up no other
+      raise warning 'deployment % cannot be fired: %', v_id, sqlerrm;
+    end;
     exit when clock_timestamp() >= v_until;
   end loop;
   return v_fired;

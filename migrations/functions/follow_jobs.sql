@@ -5,7 +5,7 @@ create or replace function kirby.follow_jobs(p_run kirby.run)
   volatile
 as $$
   insert into kirby.tick (deployment_id, at, local, note, own, after_run)
-  select f.id, n.at, to_char(n.at at time zone v.tz, 'YYYY-MM-DD HH24:MI:SS'), format('after run %s of %s', p_run.id, j.name),
+  select f.id, n.at, kirby.wall(n.at, v.tz), format('after run %s of %s', p_run.id, j.name),
          false, p_run.id
     from kirby.deployment d
     join kirby.job j on j.id = d.job_id

@@ -10,7 +10,8 @@ create or replace function kirby.judge_tick(
 as $$
 declare
   v_now       timestamptz := coalesce(p_now, kirby.now());
-  v_at        timestamptz := case when p_tick.again then p_tick.fire_at else p_tick.at end;
+  v_at        timestamptz := case when p_tick.again or p_tick.returns <> '{}' and not p_tick.own
+                             then coalesce(p_tick.fire_at, p_tick.at) else p_tick.at end;
   v_exception record;
   v_replaced  boolean := false;
   v_is_named  boolean := p_tick.own or p_tick.again or p_tick.returns <> '{}' or p_tick.after_run is not null;

@@ -25,6 +25,9 @@ begin
     return 'missed';
   end if;
 
+  if exists (select from kirby.outage o where o.to_at > v_tick.at and o.from_at < p_deadline.due_at) then
+    return 'missed';  -- Kirby itself was down: that is told
+  end if;
   select environment_id into v_environment_id from kirby.deployment where id = p_deadline.deployment_id;
   if v_run.status = 'running' then
     perform kirby.open_incident(

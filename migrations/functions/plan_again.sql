@@ -4,5 +4,6 @@ create or replace function kirby.plan_again(p_deployment_ids integer[])
   language sql
   volatile
 as $$
-  update kirby.deployment set plan_at = 'epoch' where id = any (p_deployment_ids);
+  update kirby.deployment set plan_at = 'epoch'
+   where id in (select d.id from kirby.deployment d where d.id = any (p_deployment_ids) order by d.id for no key update);
 $$;

@@ -11,6 +11,8 @@ declare
   v_now      timestamptz := kirby.now();
   v_incident kirby.incident;
 begin
+  perform from kirby.incident  -- the group first, as everybody does that ends one of it
+    where id = (select i.told_in from kirby.incident i where i.id = p_id) for update;
   update kirby.incident
      set status = 'resolved', resolved_at = v_now, resolved_by = p_actor, resolution = p_reason, updated_at = v_now,
          announce_at = case when announced_at is not null and coalesce(silenced_until <= v_now, true) then v_now end

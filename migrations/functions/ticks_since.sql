@@ -5,5 +5,5 @@ create or replace function kirby.ticks_since(p_tick kirby.tick, p_from timestamp
   volatile
 as $$
   select count(*) from kirby.tick t
-   where t.deployment_id = p_tick.deployment_id and t.own and t.at >= p_from and t.at < p_tick.at;
+   where t.deployment_id = p_tick.deployment_id and t.own and t.excluded is null and t.at >= p_from and t.at < p_tick.at;
 $$;

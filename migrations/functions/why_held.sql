@@ -14,5 +14,5 @@ as $$
       when 'schedule' then format('runs at %s instead', array_to_string(p_schedules, ', '))
       else format('at most %s in %s s', p_most, p_per)
     end,
-    to_char(p_until at time zone p_tz, 'YYYY-MM-DD HH24:MI') || ' ' || p_tz, p_id, p_reason);
+    regexp_replace(kirby.wall(p_until, p_tz), ':\d\d ', ' '), p_id, p_reason);
 $$;

@@ -240,4 +240,6 @@ def work(done: Deployed) -> str:
         return f"a daemon, {done.replicas} {'replica' if done.replicas == 1 else 'replicas'}"
     if done.next_tick is not None:
         return f"next tick {done.next_tick.astimezone():%Y-%m-%d %H:%M %Z}"
+    if done.kind == "scheduled":
+        return "it runs after the jobs that its schedule names"
     return f"run it with 'kirby job trigger {done.job} --env {done.environment}'"
