@@ -1,6 +1,8 @@
 """Fixtures on a real PostgreSQL: `db` for nearly all tests, `dsn` for those that need commits."""
 
 import os
+import signal
+import threading
 
 import fix_postgres
 import psycopg
@@ -17,6 +19,12 @@ KEPT = {
 }  # fmt: skip
 for _name in [n for n in os.environ if n.startswith(("KIRBY_", "PG")) and n not in KEPT]:
     del os.environ[_name]
+
+
+# A shell starts what it runs in its background with Ctrl-C ignored, and so would be all that tests
+# start, and interrupt.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
