@@ -333,12 +333,26 @@ def _walls(cron: Cron, after: datetime) -> Iterator[datetime]:
 
 
 def _days(pattern: str, first: datetime) -> Iterator[datetime]:
+    """The midnights from `first` on that match, a month at a time: many schedules share them."""
+    month: datetime | None = first.replace(day=1)
+    while month is not None:
+        days, month = _month(pattern, month)
+        yield from (day for day in days if day >= first)
+
+
+@functools.lru_cache(4096)
+def _month(pattern: str, first: datetime) -> tuple[tuple[datetime, ...], datetime | None]:
+    """The days of a month that match, and the next month that has any; None: there is none."""
     steps = croniter(pattern, first - INSTANT, day_or=False)
+    days: list[datetime] = []
     while True:
         try:
-            yield steps.get_next(datetime)
+            day = steps.get_next(datetime)
         except (CroniterBadDateError, OverflowError, ValueError):
-            return
+            return tuple(days), None
+        if (day.year, day.month) != (first.year, first.month):
+            return tuple(days), day.replace(day=1)
+        days.append(day)
 
 
 def _next_change(place: zoneinfo.ZoneInfo, start: datetime) -> tuple[datetime, bool]:
