@@ -1,6 +1,7 @@
 """The one connection of a script: who it is, how it comes back, and why it cannot begin."""
 
 import os
+import threading
 
 import pytest
 from fix_sdk import house_fixture, scripts_fixture, sdk_fixture  # noqa: F401
@@ -205,3 +206,27 @@ def test_the_claims_of_others_are_left_alone(sdk):
         mine.connection.execute("select 1")
 
         assert held(sdk) == {theirs.claim_id: True}
+
+
+def test_a_connection_is_not_closed_under_a_notification_that_is_sent(sdk, monkeypatch):
+    """Its memory would be freed while another thread reads it."""
+    mine = session.get()
+    connection = mine.connection
+    monkeypatch.setattr(session, "SENDING", 0.05)
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        session.topics, "notify", lambda conn, topics: (begun.set(), go_on.wait(10))
+    )
+    sender = threading.Thread(target=mine.notifier.notify, args=[[1]])
+    sender.start()
+    begun.wait(10)
+
+    mine.drop()
+    assert not connection.closed
+    assert mine.connection is not connection
+
+    go_on.set()
+    sender.join()
+    connection.close()
+    mine.drop()
+    assert mine.connection is not connection

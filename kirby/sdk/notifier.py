@@ -56,6 +56,16 @@ class Notifier:
         with self._sending:
             yield
 
+    @contextmanager
+    def rested(self, timeout: float) -> Iterator[bool]:
+        """Wait until nobody sends, `timeout` seconds at the most; whether that is so."""
+        is_free = self._sending.acquire(timeout=timeout)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._sending.release()
+
     def close(self) -> None:
         """Leave nothing unsent, and nobody sending: the connection may be closed after that.
 

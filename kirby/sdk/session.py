@@ -24,6 +24,7 @@ from kirby.sdk.notifier import Notifier
 
 T = TypeVar("T")
 MAX_WAIT = 5.0
+SENDING = 1.0  # seconds that a lost connection is kept for a notification that is on its way
 IDLE = psycopg.pq.TransactionStatus.IDLE
 POOLED = (
     "kirby: the database is behind a connection pooler: new messages are looked for, up to a second"
@@ -166,11 +167,14 @@ class Session:
         return self.persist(act) if handling else act()
 
     def drop(self) -> None:
-        """Close the connection if it is no longer of use."""
-        with self._lock:
-            if self._connection is not None:
+        """Close the connection if it is no longer of use.
+
+        Not under somebody who still sends on it: then it goes when that one lets go of it.
+        """
+        with self.notifier.rested(SENDING) as is_free, self._lock:
+            if self._connection is not None and is_free:
                 self._connection.close()
-                self._connection = None
+            self._connection = None
 
     def tidy(self) -> None:
         """Drop the connection if this thread was torn out of the middle of a statement on it."""
