@@ -32,8 +32,8 @@ as $$
   select format('%s/%s from %s on', v.name, s.name, o.position), jsonb_build_object('not later than', o.recorded_at),
          jsonb_build_object('at', o.at)
     from (select u.state_id, u.position, u.at,
-                 min(u.recorded_at) over (partition by u.state_id order by u.position desc
-                                          range unbounded preceding exclude group) as recorded_at
+                 min(u.recorded_at) over (partition by u.state_id order by u.position desc, u.at nulls last
+                                          rows between unbounded preceding and 1 preceding) as recorded_at
             from (select m.state_id, m.position, null as at, m.recorded_at from kirby.state_mutation m
                    union all
                   select n.state_id, n.position, n.at, null from kirby.moment n) u) o
