@@ -121,8 +121,9 @@ class Told(Runs):
         values = {"environment": None, "events": ["opened", "resolved"], "kinds": [], **options}
         self.conn.execute(
             "insert into kirby.route"
-            " (channel_id, environment_id, scope, target, events, kinds, created_by) values"
-            " (%s, (select id from kirby.environment where name = %s), %s, %s, %s, %s, 'test')",
+            " (channel_id, environment_id, scope, target, events, kinds, created_by, created_at)"
+            " values (%s, (select id from kirby.environment where name = %s), %s, %s, %s, %s,"
+            " 'test', kirby.now())",
             [channel, values["environment"], scope, target, values["events"], values["kinds"]],
         )  # fmt: skip
 

@@ -47,6 +47,19 @@ def test_an_incident_is_a_mail_when_it_begins_and_one_when_it_is_over(told, mail
     assert opened["references"] == resolved["references"] == f"<incident-{incident}@kirby>"
 
 
+def test_who_heard_nothing_of_the_beginning_hears_nothing_of_the_end(told, hook):
+    told.channel("first", f"json://{hook.host}/first")
+    incident = told.wrong()
+    told.tell()
+    told.channel("late", f"json://{hook.host}/late")
+
+    told.well(incident)
+    told.tell()
+
+    assert hook.events("first") == ["opened", "resolved"]
+    assert hook.events("late") == []
+
+
 def test_a_webhook_gets_the_facts_and_a_key_by_which_it_knows_a_notice_again(told, hook):
     told.channel("hook", hook.url)
     incident = told.wrong(details='{"stage": "running too long"}')

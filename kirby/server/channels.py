@@ -54,8 +54,10 @@ EDIT = """
 """
 REMOVE = "select kirby.remove_channel(%(id)s, %(actor)s)"
 ADD_ROUTE = """
-    insert into kirby.route (channel_id, environment_id, scope, target, events, kinds, created_by)
-    values (%(id)s, %(environment_id)s, %(scope)s, %(target)s, %(events)s, %(kinds)s, %(actor)s)
+    insert into kirby.route (channel_id, environment_id, scope, target, events, kinds, created_by,
+                             created_at)
+    values (%(id)s, %(environment_id)s, %(scope)s, %(target)s, %(events)s, %(kinds)s, %(actor)s,
+            kirby.now())
         on conflict (channel_id, environment_id, scope, target) do update
        set events = excluded.events, kinds = excluded.kinds
     returning id

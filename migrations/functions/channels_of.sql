@@ -1,5 +1,6 @@
 -- The channels that are told of an event of an incident: those with a route that names it. A storm is told to whoever
--- would have been told of any incident in it, and nothing is told through the channel that it is about.
+-- would have been told of any incident in it, and nothing is told through the channel that it is about. Who was told
+-- nothing of its beginning, since the route was not there yet, is told nothing of its end.
 create or replace function kirby.channels_of(p_incident_id bigint, p_event text)
   returns setof kirby.channel
   language sql
@@ -18,6 +19,8 @@ as $$
    where exists (
          select from kirby.route r, about a
           where r.channel_id = c.id and p_event = any (r.events)
+            and (p_event <> 'resolved' or r.created_at <= coalesce(
+                  (select i.announced_at from kirby.incident i where i.id = p_incident_id), 'infinity'))
             and (r.kinds = '{}' or a.kind = any (r.kinds))
             and coalesce(a.environment_id = c.environment_id, true)
             and coalesce(a.environment_id = r.environment_id, true)
