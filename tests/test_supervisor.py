@@ -16,7 +16,7 @@ from fix_runs import ENDED, VIRTUALENV, drive, gone, runs_fixture, supervise_fix
 from kirby.core.errors import Busy, Invalid, KirbyError, WrongSchema
 from kirby.server import schema
 from kirby.server.settings import Settings
-from kirby.server.supervisor import supervise as supervise_settings
+from kirby.server.supervisor.serve import supervise as supervise_settings
 from kirby.server.virtualenvs import Virtualenvs
 
 FOREVER = "import time\nprint('ready')\nwhile True: time.sleep(60)"

@@ -11,9 +11,7 @@ declare
   v_environment_id smallint;
 begin
   select * into v_tick from kirby.tick where deployment_id = p_deadline.deployment_id and at = p_deadline.tick_at;
-  if not found or v_tick.excluded is not null
-     or (v_tick.run_id is null and kirby.is_at_rest(v_tick.deployment_id, v_tick.at,
-           case v_tick.status when 'planned' then array['pause', 'manual', 'skip'] end)) then
+  if kirby.is_waived(v_tick) then
     return 'void';
   end if;
   v_run := kirby.run_of_tick(v_tick);

@@ -37,7 +37,7 @@ def supervisor(
     if context.invoked_subcommand is not None:
         return
     parts.tie(parent)
-    from kirby.server.supervisor import supervise
+    from kirby.server.supervisor.serve import supervise
 
     given = None if labels is None else labels_of(labels)
     supervise(

@@ -21,13 +21,11 @@ import psycopg
 from kirby.core import db
 from kirby.core.errors import (
     Fenced,
-    Invalid,
     KirbyError,
     Unavailable,
     WrongSchema,
     WrongTransition,
 )
-from kirby.server.settings import Settings
 from kirby.server.supervisor import orders, run, values
 from kirby.server.supervisor.backlog import MOST, Backlog
 from kirby.server.supervisor.folder import Folder
@@ -47,7 +45,6 @@ from kirby.server.supervisor.strays import Strays
 from kirby.server.supervisor.wake import Wake
 from kirby.server.supervisor.warmer import Warmer
 from kirby.server.supervisor.watch import Watch
-from kirby.server.virtualenvs import Virtualenvs
 
 log = logging.getLogger("kirby.supervisor")
 
@@ -56,32 +53,6 @@ LEASE = 15.0  # seconds after which a supervisor that did not renew is dead
 GRACE = 10.0  # seconds that processes have to end when the supervisor stops
 SHIP = 5.0  # seconds for which the last lines may stand still when the supervisor stops
 SHIP_ALL = 60.0  # seconds that they may take then
-
-
-def supervise(settings: Settings, ready: Callable[[], object] | None = None) -> None:
-    """Be the supervisor of this process until it is told to stop; see ``run_forever``."""
-    if not (settings.dsn and settings.worker_dsn):
-        raise Invalid("a supervisor needs KIRBY_DSN (as kirby_server) and, for what it runs,"
-                      " KIRBY_WORKER_DSN (as kirby_worker)")  # fmt: skip
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    virtualenvs = Virtualenvs(settings.data / "virtualenvs", index_url=settings.index_url)
-    virtualenvs.forget_half_built()
-    supervisor = Supervisor(
-        dsn=settings.dsn,
-        worker_dsn=settings.worker_dsn,
-        data=settings.data,
-        slots=settings.slots,
-        labels=settings.labels,
-        spill=settings.spill,
-        ensure=virtualenvs.ensure,
-        hold=virtualenvs.hold,
-        warmer=Warmer(
-            settings.dsn, virtualenvs, settings.max_virtualenvs, sorted(set(settings.labels))
-        ),
-        url=settings.url or "",
-        ping_url=settings.ping_url,
-    )
-    supervisor.run_forever(ready)
 
 
 class Supervisor:
