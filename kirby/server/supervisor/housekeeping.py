@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from psycopg.rows import class_row
 
 from kirby.core import db
 from kirby.core.errors import Unavailable
-from kirby.server.supervisor.link import Link
+from kirby.server.supervisor.beside import Beside
 
 log = logging.getLogger("kirby.supervisor")
 
@@ -61,19 +60,17 @@ class Duty:
     at: float = 0.0
 
 
-class Housekeeper:
-    """Does its duties in a thread and on a connection of its own, while `leads` says so.
+class Housekeeper(Beside):
+    """Does its duties beside the leader, while `leads` says so.
 
     What takes long here (to count the rows of a partition before it is dropped) holds up no tick.
     Each step is a transaction of its own, right whoever does it, and waits for no lock for long.
     """
 
     def __init__(self, dsn: str, leads: Callable[[], bool]) -> None:
-        self._link = Link(dsn, "kirby supervisor: housekeeping", self._prepare)
+        super().__init__(dsn, "housekeeping")
         self._leads = leads
         self._tasks: list[Task] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kirby housekeeping", daemon=True)
         self._duties = [
             Duty("opening partitions", 60.0, self._open),
             Duty("counting messages", 1.0, self._count),
@@ -85,16 +82,6 @@ class Housekeeper:
             Duty("forgetting ids", 60.0, self._forget),
             Duty("keeping states", 1.0, self._keep_states),
         ]
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float = 5.0) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        else:
-            self._link.drop()
 
     def round(self) -> None:
         """Do what is due of the duties. Raises Unavailable."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,8 +13,8 @@ import psycopg
 
 from kirby.core import db
 from kirby.core.errors import Unavailable
+from kirby.server.supervisor.beside import Beside
 from kirby.server.supervisor.housekeeping import Housekeeper
-from kirby.server.supervisor.link import Link
 from kirby.server.ticks import Planner
 
 log = logging.getLogger("kirby.supervisor")
@@ -38,7 +37,7 @@ END_REWINDS = "select kirby.end_rewinds()"
 FORGET_FAILURES = "delete from kirby.login_failure where at < kirby.now() - interval '1 hour'"
 
 
-class Leader:
+class Leader(Beside):
     """Does the duties in its own thread and connection while its supervisor holds the lease.
 
     Every duty is right whoever does it, and however often: the lease only saves work.
@@ -47,7 +46,7 @@ class Leader:
     """
 
     def __init__(self, dsn: str, owner: Callable[[], uuid.UUID | None], lease: float) -> None:
-        self._link = Link(dsn, "kirby supervisor: leader", self._prepare)
+        super().__init__(dsn, "leader")
         self._owner = owner
         self._lease = lease
         self._planner = Planner()
@@ -55,20 +54,15 @@ class Leader:
         self._led_at = self._well_at = -LED
         self._faults = 0
         self._housekeeper = Housekeeper(dsn, self.leads)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kirby leader", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        super().start()
         self._housekeeper.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         self._stopping.set()
         self._housekeeper.stop(timeout)
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        else:
-            self._link.drop()
+        super().stop(timeout)
 
     def tick(self) -> bool:
         """One round; returns whether this supervisor is the leader. Raises Unavailable."""
@@ -118,9 +112,6 @@ class Leader:
     def is_well(self) -> bool:
         """Whether it leads, and all duties of its last round were done."""
         return time.monotonic() - self._well_at < LED
-
-    def _prepare(self, conn: db.Connection) -> None:
-        db.configure(conn, {"statement_timeout": "30s"})
 
     def _reap(self, conn: db.Connection) -> int:
         """Not right after a reconnect: the others could not renew their leases either."""

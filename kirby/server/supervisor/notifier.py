@@ -18,7 +18,7 @@ from kirby.core.errors import Fenced, Invalid, Unavailable
 from kirby.core.subscriptions import Batch, Failure
 from kirby.server import addresses, notices
 from kirby.server.addresses import Outcome
-from kirby.server.supervisor.link import Link
+from kirby.server.supervisor.beside import Beside
 
 log = logging.getLogger("kirby.supervisor")
 
@@ -66,8 +66,8 @@ class Delivery:
         return payload if isinstance(payload, dict) else {}
 
 
-class Notifier:
-    """Works in a thread and on a connection of its own, while `leads` says so.
+class Notifier(Beside):
+    """Delivers while `leads` says so; when it stops, what is under way is settled if it soon ends.
 
     `url` is the public address of the pages, `environ` has the secrets of the channels. Notices are
     claimed one by one, sent outside of any transaction, and settled together with what became of
@@ -84,26 +84,13 @@ class Notifier:
         send: Send = addresses.send,
         within: float = WITHIN,
     ) -> None:
-        self._link = Link(dsn, "kirby supervisor: notices", self._prepare)
+        super().__init__(dsn, "notices")
         self._leads = leads
         self._url = url
         self._environ = environ
         self._send = send
         self._within = within
         self._under_way: list[Delivery] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kirby notices", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float = 5.0) -> None:
-        """Claim no more; what is under way is settled if it ends in time."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        else:
-            self._link.drop()
 
     def tick(self) -> bool:
         """Settle what was sent, and send what is due; whether anything is under way.
@@ -140,9 +127,6 @@ class Notifier:
             pass  # the link says so, once
         except Exception:  # one bad notice must not keep the others from being told
             log.exception("telling people stumbled")
-
-    def _prepare(self, conn: db.Connection) -> None:
-        db.configure(conn, {"statement_timeout": "30s"})
 
     def _claim(self, conn: db.Connection) -> None:
         with conn.cursor(row_factory=class_row(Place)) as cursor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from kirby.core import db
 from kirby.core.errors import KirbyError, Unavailable
 from kirby.server import releases
 from kirby.server.releases import Deployed
-from kirby.server.supervisor.link import Link
+from kirby.server.supervisor.beside import Beside
 from kirby.server.virtualenvs import Virtualenvs
 
 log = logging.getLogger("kirby.supervisor")
@@ -22,8 +21,9 @@ PRUNE = 600.0
 AGAIN = 600.0  # until a virtualenv that could not be built is tried again; a run tries at once
 
 
-class Warmer:
-    """Works in a thread and on a connection of its own; what it misses, a run does for itself.
+class Warmer(Beside):
+    """What it misses, a run does for itself. A build that is under way when it stops is left
+    half-built; the next start removes it.
 
     `budget`: how many bytes all virtualenvs may take together. `labels` are those of the host.
     """
@@ -31,26 +31,13 @@ class Warmer:
     def __init__(
         self, dsn: str, virtualenvs: Virtualenvs, budget: int, labels: Sequence[str] = ()
     ) -> None:
+        super().__init__(dsn, "virtualenvs")
         self._dsn = dsn
-        self._link = Link(dsn, "kirby supervisor: virtualenvs", self._prepare)
         self._virtualenvs = virtualenvs
         self._budget = budget
         self._labels = labels
         self._failed: dict[str, float] = {}
         self._prune_at = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kirby virtualenvs", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float = 5.0) -> None:
-        """A build that is under way is left half-built; the next start removes it."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        else:
-            self._link.drop()
 
     def round(self) -> None:
         """Build what is missing, and make room if that is due. Raises Unavailable."""
@@ -117,5 +104,5 @@ class Warmer:
             return True
 
     def _prepare(self, conn: db.Connection) -> None:
-        db.configure(conn, {"statement_timeout": "30s"})
+        super()._prepare(conn)
         db.hear(conn, "kirby_run")
