@@ -419,7 +419,15 @@ def _skipped(asked: _Asked, skipped: list[_Coming]) -> Iterator[Answer]:
 def _runs(asked: _Asked, tick: _Coming) -> Answer:
     note = f" ({tick.note})" if tick.note else ""
     jitter = f", up to {asked.said.jitter:g} s later" if asked.said.jitter else ""
-    return Answer("next", f"{asked.time(tick.at)}{note}: it will run{jitter}", tick.at)
+    live = query.rows(asked.conn, _Run, LIVE, **asked.ids, limit=1)
+    unless = f" if run {live[0].id} has ended by then" if live and _skips(asked.job) else ""
+    return Answer("next", f"{asked.time(tick.at)}{note}: it will run{jitter}{unless}", tick.at)
+
+
+def _skips(job: Job) -> bool:
+    """Whether a tick that comes while a run goes on is skipped."""
+    waits = job.concurrency == "default" and job.catch_up == "all"
+    return job.concurrency in ("default", "skip") and not waits
 
 
 def _unplanned(asked: _Asked) -> str:
