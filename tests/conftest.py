@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 pytest_plugins = (
-    "fix_kirby", "fix_subscription", "fix_web", "fix_packages", "fix_index", "fix_deploy",
+    "fix_kirby", "fix_subscription", "fix_web", "fix_browser", "fix_packages", "fix_index",
+    "fix_deploy",
 )  # fmt: skip
 
 # The settings of whoever runs the tests, and above all their database, are none of our business.

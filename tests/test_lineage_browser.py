@@ -1,14 +1,14 @@
 """The pages of lineage in a real browser: links lead on, nothing is wider than a phone."""
 
 import pytest
+from fix_browser import log_in, too_wide
 from fix_lineage import airport_fixture  # noqa: F401
 from playwright.sync_api import expect
-from test_web_browser import browser, log_in, page  # noqa: F401
 
 PHONE = {"width": 390, "height": 800}
 
 
-def test_from_the_graph_to_a_message_to_all_it_touched(page, airport):  # noqa: F811
+def test_from_the_graph_to_a_message_to_all_it_touched(page, airport):
     log_in(page, "/flow")
     expect(page.locator(".graph .box")).to_have_count(10)
     page.click(".graph a.box.k-topic:has-text('departures')")
@@ -24,9 +24,9 @@ def test_from_the_graph_to_a_message_to_all_it_touched(page, airport):  # noqa: 
 
 @pytest.mark.parametrize("path", ["/flow", "/trace/{figure}", "/catalogue", "/catalogue/job/tally"])
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_pages_fit_a_phone(page, airport, path, colours):  # noqa: F811
+def test_pages_fit_a_phone(page, airport, path, colours):
     page.set_viewport_size(PHONE)
     page.emulate_media(color_scheme=colours)
     log_in(page, path.format(figure=airport.figure))
 
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"] + 1
+    assert too_wide(page) == 0

@@ -1,16 +1,14 @@
 """Time travel in a real browser: from the plan of a rewind to its end; a state in time."""
 
 import pytest
+from fix_browser import log_in, too_wide
 from fix_rewind_pages import handle, shop_fixture  # noqa: F401
 from fix_web import connected, scalar, set_keys
 from playwright.sync_api import expect
-from test_web_browser import browser, log_in, page  # noqa: F401
-
-ACROSS = "document.documentElement.scrollWidth"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_topic_is_rewound_from_its_page_to_the_end(width, page, shop):  # noqa: F811
+def test_a_topic_is_rewound_from_its_page_to_the_end(width, page, shop):
     page.set_viewport_size({"width": width, "height": 844})
     log_in(page, "/topics/orders")
     page.click("text=Rewind…")
@@ -20,13 +18,13 @@ def test_a_topic_is_rewound_from_its_page_to_the_end(width, page, shop):  # noqa
     page.click("text=Show the plan")
     again = page.locator(".tile", has_text="Delivered again")
     expect(again.locator(".tile-value")).to_have_text("4")
-    assert page.evaluate(ACROSS) <= width
+    assert too_wide(page) == 0
     page.fill("[name=reason]", "invoices were wrong")
     page.click("button[value=start]")
     page.wait_for_url("**/rewinds/*")
     scalar(shop.conn, "select kirby.end_rewinds()")  # the leader: states are set back now
     expect(page.locator(".head .pill")).to_have_text("running")
-    assert page.evaluate(ACROSS) <= width
+    assert too_wide(page) == 0
 
     page.click("text=Pause")
     expect(page.locator(".head .pill")).to_have_text("paused")
@@ -40,10 +38,10 @@ def test_a_topic_is_rewound_from_its_page_to_the_end(width, page, shop):  # noqa
     expect(page.locator(".progress.whole")).to_contain_text("100 %")
     page.goto("/topics/invoices")
     expect(page.locator(".tag.replay")).to_have_count(4)
-    assert page.evaluate(ACROSS) <= width
+    assert too_wide(page) == 0
 
 
-def test_a_rewind_is_aborted_with_the_keyboard_alone(page, shop):  # noqa: F811
+def test_a_rewind_is_aborted_with_the_keyboard_alone(page, shop):
     log_in(page, "/topics/orders/rewind?to=1h&only=biller")
     page.focus("[name=reason]")
     page.keyboard.type("too hasty")
@@ -71,7 +69,7 @@ def aged(house, dsn):
     return before
 
 
-def test_the_slider_says_where_it_stands_and_goes_there(aged, page):  # noqa: F811
+def test_the_slider_says_where_it_stands_and_goes_there(aged, page):
     log_in(page, "/states/totals")
     expect(page.locator(".payload, td code").first).to_be_visible()
     track = page.locator("[data-slider]").bounding_box()
@@ -90,7 +88,7 @@ def test_the_slider_says_where_it_stands_and_goes_there(aged, page):  # noqa: F8
     expect(page.locator(".then")).to_have_count(0)
 
 
-def test_the_past_works_without_javascript_on_a_phone(browser, served, people, aged):  # noqa: F811
+def test_the_past_works_without_javascript_on_a_phone(browser, served, people, aged):
     secret = people("operator")
     context = browser.new_context(
         base_url=served.url, java_script_enabled=False, viewport={"width": 390, "height": 844}
@@ -114,7 +112,7 @@ def test_the_past_works_without_javascript_on_a_phone(browser, served, people, a
     context.close()
 
 
-def test_a_page_of_a_rewind_follows_a_worker(page, shop):  # noqa: F811
+def test_a_page_of_a_rewind_follows_a_worker(page, shop):
     log_in(page, "/topics/orders/rewind?to=1h&only=biller")
     page.fill("[name=reason]", "watch it")
     page.click("button[value=start]")

@@ -1,55 +1,9 @@
 """The pages in a real browser: the policy refuses nothing, a run is seen as it happens."""
 
-import shutil
-
-import fix_postgres
-import pytest
+from fix_browser import log_in, seen, too_wide
 from fix_packages import NAME, wheel
-from fix_web import PASSWORD, connected, record, say
-from playwright.sync_api import expect, sync_playwright
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or fix_postgres.missing("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, served, people):
-    """A page of somebody who has not logged in; errors of the page fail the test."""
-    people("admin")
-    context = browser.new_context(base_url=served.url)
-    page = context.new_page()
-    errors = []
-    refused = "status of 400"  # a form that comes back is no error of the page
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    yield page
-    context.close()
-    assert [error for error in errors if refused not in error] == []
-
-
-def log_in(page, path="/"):
-    page.goto(path)
-    page.fill("[name=login]", "a-admin")
-    page.fill("[name=password]", PASSWORD)
-    page.click("button.primary")
-    page.wait_for_url(lambda address: "/login" not in address)
+from fix_web import connected, record, say
+from playwright.sync_api import expect
 
 
 def test_a_run_is_seen_as_it_happens(page, house, dsn):
@@ -103,8 +57,7 @@ def test_every_page_is_clean_in_a_browser_and_refreshes_itself(page, house, dsn)
         "/",
     ):
         page.goto(path)
-        width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        assert width <= 0, path
+        assert too_wide(page) == 0, path
     with connected(dsn) as conn:
         record(conn, house.live, "run_failed", reason="seen without a reload", exit_code=1)
 
@@ -114,12 +67,12 @@ def test_every_page_is_clean_in_a_browser_and_refreshes_itself(page, house, dsn)
 def test_dark_and_light_are_a_choice_that_stays(page, house):
     log_in(page)
     background = "getComputedStyle(document.documentElement).backgroundColor"
-    light = page.evaluate(background)
+    light = seen(page, background)
 
     page.click("button[value=dark]")
 
-    assert page.get_attribute("html", "data-theme") == "dark"
-    assert page.evaluate(background) != light
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert seen(page, background) != light
     page.goto("/jobs")
     assert page.get_attribute("html", "data-theme") == "dark"
 
@@ -169,7 +122,7 @@ def test_a_package_is_published_in_a_browser_and_fits_on_a_phone(page, tmp_path)
         page.set_input_files("[name=content]", path)
         page.click("#publish button.primary")
         page.wait_for_selector(shown)
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert too_wide(page) == 0
     assert page.url.endswith(f"/packages/acme?published={NAME}&new=yes")
     page.click("text=Take it back")
     page.fill("[name=reason]", "It counts twice")
