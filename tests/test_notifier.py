@@ -1,6 +1,7 @@
 """Notifications: after the commit, few, and the last is never lost."""
 
 import contextlib
+import threading
 import time
 
 import psycopg
@@ -103,6 +104,26 @@ def test_closing_a_notifier_leaves_nothing_unsent(slow, sent):
     slow.close()
 
     assert sent == [[1], [1]]
+
+
+def test_closing_waits_for_a_notification_that_is_being_sent():
+    """The connection is closed next: not while another thread is in the middle of a statement."""
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def send(topics):
+        begun.set()
+        go_on.wait(10)
+        done.append(topics)
+
+    made = notifier.Notifier(send)
+    sender = threading.Thread(target=made.notify, args=[[1]])
+    sender.start()
+    begun.wait(10)
+    threading.Timer(0.05, go_on.set).start()
+    made.close()
+
+    assert done == [[1]]
+    sender.join()
 
 
 def test_gathered_notifications_go_out_by_themselves(sent, until):

@@ -57,9 +57,14 @@ class Notifier:
             yield
 
     def close(self) -> None:
-        """Leave nothing unsent."""
+        """Leave nothing unsent, and nobody sending: the connection may be closed after that.
+
+        To close it under a thread that uses it frees memory which that one still reads.
+        """
         if self._pending:
             self.flush()
+        with self._sending:
+            return
 
     def _try(self, topics: list[int]) -> None:
         """A lost hint costs a second at the most, so it is never worth an error."""
