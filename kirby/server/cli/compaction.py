@@ -1,10 +1,11 @@
-"""kirby state compact: what of a state's old versions is kept; notes on what is not there any more."""
+"""kirby state compact: what is kept of a state's old versions; notes on what is removed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 
 import click
 from sqlalchemy import Connection
@@ -187,6 +188,6 @@ def tell_blame(conn: Connection, state: State, blamed: Sequence[Blame]) -> None:
 def tell_history(conn: Connection, state: State, versions: Sequence[Mutation], whole: bool) -> None:
     """Say how many versions are missing between those that are shown (and before, if ``whole``)."""
     numbers = [each.version for each in versions] + ([0] if whole else [])
-    missing = sum(newer - older - 1 for newer, older in zip(numbers, numbers[1:], strict=False))
+    missing = sum(newer - older - 1 for newer, older in pairwise(numbers))
     if missing and (known := compaction.get(conn, state)):
         click.echo(f"{known.note}; {missing:,} of these versions are removed", err=True)
