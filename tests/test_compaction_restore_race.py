@@ -3,6 +3,7 @@
 import threading
 
 import psycopg
+import pytest
 from fix_compaction import COMPACT, HOUR, state_fixture  # noqa: F401
 from fix_states import moment
 
@@ -12,11 +13,13 @@ WAITING = """
 """
 
 
-def test_no_piece_goes_between_the_check_of_a_restore_and_its_reading(state, dsn, until):
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_no_piece_goes_between_the_check_of_a_restore_and_its_reading(when, state, dsn, until):
     """Else the key would be deleted: the version that it is set back to is not there any more."""
     for hour in range(4):
         state.mutate("a", hour, hour * HOUR)
-    state.policy("90 days")
+    if when == "before":
+        state.policy("90 days")
     state.count()
     pause_after_the_check(state, dsn)
     restored = []
@@ -30,6 +33,8 @@ def test_no_piece_goes_between_the_check_of_a_restore_and_its_reading(state, dsn
         thread = threading.Thread(target=restore)
         thread.start()
         until(lambda: state.value(WAITING) == 1)
+        if when == "meanwhile":
+            state.policy("90 days")
         try:
             removed = conn.execute(COMPACT, [state.id, 5000]).fetchone()
         except psycopg.errors.LockNotAvailable:

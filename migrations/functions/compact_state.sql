@@ -3,7 +3,7 @@
 -- many, and whether to go on at once. What it removed is an event of the log.
 --
 -- A short transaction. Writers do not wait for it: it locks only what nobody changes any more. One at a time for each
--- state; a rewind that is about to set states back (kirby.prepare_rewind) and this wait for each other. 55P03: not now.
+-- environment; what sets states back (kirby.compaction_lock) and this wait for each other. 55P03: not now.
 create or replace function kirby.compact_state(
   p_state_id integer,
   p_most integer default 5000,
@@ -38,6 +38,7 @@ begin
   perform kirby.check_isolation();
   removed := 0;
   more := false;
+  perform pg_advisory_xact_lock(kirby.compaction_lock(), s.environment_id) from kirby.state s where s.id = p_state_id;
   select * into v_policy from kirby.compaction c where c.state_id = p_state_id for update;
   if v_policy.keep is null then
     return;

@@ -16,9 +16,7 @@ declare
   v_note   jsonb;
   v_rewind kirby.rewind := p_rewind;
 begin
-  perform from kirby.compaction c  -- what it needs stays (kirby.compact_state)
-    join kirby.state s on s.id = c.state_id
-   where s.environment_id = v_rewind.environment_id order by c.state_id for share of c;
+  perform pg_advisory_xact_lock_shared(kirby.compaction_lock(), v_rewind.environment_id);  -- what it needs stays
   v_made := kirby.rewind_lists(v_rewind);
   if kirby.note_waits(v_rewind, v_made.topics, v_made.positions, v_made.jobs) then
     return false;

@@ -25,7 +25,8 @@ begin
   if num_nonnulls(p_position, p_when) <> 1 then
     perform kirby.fail('KB001', 'restore to what: give a position or a moment');
   end if;
-  perform from kirby.compaction c where c.state_id = p_state_id for share;  -- nothing goes meanwhile
+  perform pg_advisory_xact_lock_shared(kirby.compaction_lock(), s.environment_id)  -- what was then stays
+     from kirby.state s where s.id = p_state_id;
   perform kirby.check_known(p_state_id, p_position, p_when, p_keys, p_prefix);
   select array_agg(e.key) as keys, array_agg(t.value) as values, array_agg(coalesce(t.version, 0)) as versions
     into v_then

@@ -30,7 +30,6 @@ def entries(request: Request) -> Response:
     at = point(request, "at")
     with pages.reading(request) as conn:
         state = _state(request, conn)
-        inexact = _inexact(request, conn, state, at)
         found = states.at(
             conn,
             state,
@@ -41,12 +40,13 @@ def entries(request: Request) -> Response:
             after=pages.word(request, "after"),
             limit=_limit(request),
         )
+        inexact = _inexact(request, conn, state, at)
     return api.respond({"at": _said(at), "entries": found, "inexact": inexact})
 
 
 def _inexact(request: Request, conn: Connection, state: State, *points: Moment | None) -> list[str]:
-    """Of which keys it is not known what they were at these moments, since compaction removed it;
-    of those that are asked for."""
+    """Of those keys that are asked for, the ones whose versions around these moments compaction
+    removed. Ask it after the entries: what goes meanwhile is then named, and not missed."""
     key, prefix = pages.word(request, "key") or None, pages.word(request, "prefix")
     keys = None if key is None else [key]
     found = [compaction.gaps(conn, state, each, keys=keys, prefix=prefix) for each in points]
@@ -60,7 +60,6 @@ def diff(request: Request) -> Response:
         raise Invalid("say from which moment or position: ?from=2h")
     with pages.reading(request) as conn:
         state = _state(request, conn)
-        inexact = _inexact(request, conn, state, first, last)
         found = states.diff(
             conn,
             state,
@@ -70,6 +69,7 @@ def diff(request: Request) -> Response:
             after_key=pages.word(request, "after"),
             limit=_limit(request),
         )
+        inexact = _inexact(request, conn, state, first, last)
     told = [_told(each) for each in found]
     return api.respond(
         {"from": _said(first), "to": _said(last), "differences": told, "inexact": inexact}
