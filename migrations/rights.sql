@@ -64,6 +64,7 @@ grant execute on function
   kirby.state_at(text, text, timestamptz, bigint, text, text),
   kirby.state_diff(text, text, timestamptz, timestamptz, bigint, bigint, text),
   kirby.state_blame(text, text, text),
+  kirby.state_gaps(text, text, timestamptz, bigint, text, text),
   kirby.typed_integer(jsonb), kirby.typed_number(jsonb), kirby.typed_text(jsonb), kirby.typed_boolean(jsonb),
   kirby.typed_time(jsonb)
 to kirby_auditor;

@@ -14,8 +14,8 @@ PROTOCOL = {
     "subscribe", "task_status", "write",
 }  # fmt: skip
 READABLE = {
-    "state_at", "state_blame", "state_diff", "typed_boolean", "typed_integer", "typed_number",
-    "typed_text", "typed_time",
+    "state_at", "state_blame", "state_diff", "state_gaps", "typed_boolean", "typed_integer",
+    "typed_number", "typed_text", "typed_time",
 }  # fmt: skip
 LOGS = ("audit_event", "job_event", "log_line", "message", "secret_access", "state_mutation")
 FUNCTIONS = """

@@ -11,7 +11,8 @@ from typing import Any, LiteralString
 from sqlalchemy import Connection
 
 from kirby.core.errors import NotFound
-from kirby.server import query
+from kirby.server import compaction, query
+from kirby.server.compaction import Lost
 from kirby.server.environments import Environment
 
 DEPTH = 16  # steps that a trace follows at the most
@@ -39,7 +40,7 @@ FOUND: LiteralString = """
       from shown s
       left join kirby.locate(array(select position from shown)) l on l.position = s.position
       left join kirby.topic t on s.kind = 'message' and t.id = s.place_id
-      left join kirby.state a on s.kind = 'mutation' and a.id = s.place_id
+      left join kirby.state a on s.kind <> 'message' and a.id = s.place_id
       left join kirby.environment e on e.id = coalesce(t.environment_id, a.environment_id)
      order by s.depth, s.kind, place, s.position desc
 """
@@ -49,8 +50,13 @@ ORIGIN: LiteralString = """
         from kirby.locate(array[%(position)s::bigint]) l
 """
 UP: LiteralString = """
-      select kind, place_id, position, key, depth, job
-        from kirby.ancestors(array[%(position)s::bigint], %(depth)s)
+      select f.kind, coalesce(f.place_id, c.state_id) as place_id, f.position, f.key, f.depth, f.job
+        from kirby.ancestors(array[%(position)s::bigint], %(depth)s) f
+        left join lateral (
+             select min(d.state_id) as state_id from kirby.compacted_day d
+              where f.position between d.first and d.last
+                and not exists (select from kirby.topic_retention r
+                                 where r.gone_to >= f.position)) c on f.kind = 'gone'
 """
 DOWN: LiteralString = """
       select kind, place_id, position, key, depth, job
@@ -65,6 +71,13 @@ VERSION = """
      order by m.position desc limit 1
 """
 ENVIRONMENT = "select id from kirby.environment where name = %(name)s"
+TOPIC = """
+    select place_id from kirby.locate(array[%(position)s::bigint]) where kind = 'message'
+"""
+REMOVER = """
+    select s.name from kirby.compacted_day d join kirby.state s on s.id = d.state_id
+     where %(position)s::bigint between d.first and d.last limit 1
+"""
 TIMES = """
     select position, recorded_at from kirby.locate(%(positions)s)
 """
@@ -72,7 +85,9 @@ TIMES = """
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A message, a version of a state's key (``mutation``), or what retention removed (``gone``).
+    """A message, a version of a state's key (``mutation``), or what retention removed (``gone``;
+    with the state as ``place``: a version that compaction removed). ``compacted``: a version before
+    which compaction removed those that it was made from.
 
     ``seconds`` passed between the recording of the newest of its parents (as far as they are known
     here) and its own: it waited for so long and was worked at. ``restored``: the version that it
@@ -118,11 +133,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """``up``: what it was made from, step by step; ``down``: what of it. None: not asked."""
+    """``up``: what it was made from, step by step; ``down``: what of it. None: not asked.
+    ``lost``: what was made of it may be removed by compaction, of the state that is named."""
 
     origin: Node
     up: list[Step] | None
     down: list[Step] | None
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +187,7 @@ def trace(
     if not origin:
         raise NotFound(
             f"there is no message and no change of a state at position {position}"
-            " (another event, never committed, or removed by retention)"
+            f" (another event, never committed, or removed by {_remover(conn, position)})"
         )
     environment = query.value(conn, ENVIRONMENT, name=origin[0].environment)
     above = _rows(conn, UP, where) if up else []
@@ -180,7 +197,18 @@ def trace(
         _node(origin[0], times),
         _steps(above, times) if up else None,
         _steps(below, times) if down else None,
+        _lost(conn, origin[0]) if down else None,
     )
+
+
+def _remover(conn: Connection, position: int) -> str:
+    found = query.value(conn, REMOVER, position=position)
+    return f"compaction of state {found}" if found else "retention"
+
+
+def _lost(conn: Connection, origin: _Row) -> Lost | None:
+    topic = query.value(conn, TOPIC, position=origin.position)
+    return None if topic is None else compaction.lost(conn, topic, origin.position)
 
 
 def version(

@@ -100,7 +100,7 @@ class Inexact:
     """Why figures would not be exact: so many ``versions`` were made from messages that come again
     and from others. They are exact from above ``after`` (at that moment, so many ``messages``
     earlier), or if it is None from nowhere, and ``why`` says what stands against it: keys, until,
-    retention. ``text``: all that in a line."""
+    retention, compaction. ``text``: all that in a line."""
 
     versions: int
     after: int | None

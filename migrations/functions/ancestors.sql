@@ -1,7 +1,8 @@
 -- What was needed to make what lies at these positions (of messages and of mutations), over at most p_most_depth
 -- steps: each once, at its least depth. A step goes to the parents, and from a mutation to all versions that it
 -- was made from (kirby.versions_behind) and their parents: so a figure that was built over hundreds of versions
--- is one step from the messages that it counts. What retention removed has kind "gone" and no place.
+-- is one step from the messages that it counts. What retention removed has kind "gone" and no place. Versions before
+-- which compaction removed others (kirby.is_cut) are named once more, a step on, with kind "compacted".
 create or replace function kirby.ancestors(p_positions bigint[], p_most_depth integer default 16)
   returns table (kind text, place_id integer, "position" bigint, key text, version bigint, depth integer, job text)
   language plpgsql
@@ -56,6 +57,13 @@ begin
         from unnest(v_front) as f (position)
        where ancestors.depth > 0
          and not exists (select from unnest(v_new.positions) as n (position) where n.position = f.position);
+
+    return query
+      select 'compacted', n.place_id, n.position, n.key, n.version, n.depth + 1, null::text
+        from unnest(v_new.kinds, v_new.places, v_new.positions, v_new.keys, v_new.versions, v_new.depths)
+             as n (kind, place_id, position, key, version, depth)
+        join kirby.compaction c on c.state_id = n.place_id and c.exact_from >= n.position
+       where n.kind = 'mutation' and n.depth < p_most_depth and kirby.is_cut(n.place_id, n.key, n.position);
 
     v_seen := v_seen || coalesce(v_new.positions, '{}');
     v_front := array(

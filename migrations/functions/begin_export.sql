@@ -70,6 +70,7 @@ begin
     if not found then
       perform kirby.fail('KB002', format('there is no state %s in %s', v_name, v_who.environment));
     end if;
+    perform kirby.check_begins(v_id, v_at);
     v_mask := null;
     select * into v_mask from kirby.mask m where m.state_id = v_id;
     v_states := v_states || jsonb_build_object(v_name, jsonb_build_object(

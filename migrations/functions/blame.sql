@@ -1,6 +1,7 @@
 -- For each part of a key's value (each leaf of it; an empty list or object is one) the mutation that made it what it
 -- is: the oldest one since which that part had this value without a break, at its position in the value.
--- Looks at the newest p_most versions: what was so in all of them is not exact, it is at least as old.
+-- Looks at the newest p_most versions: what was so in all of them is not exact, it is at least as old. Nor is what was
+-- so across versions that compaction removed: one of those may have made it so.
 -- The job and the release are those of the handler (headers.via), else of the run. KB002: the key has no value.
 create or replace function kirby.blame(p_state_id integer, p_key text, p_most integer default 100000)
   returns table (path text, value jsonb, version bigint, "position" bigint, run_id bigint, job text, release text,
@@ -41,7 +42,8 @@ begin
     select l.path, l.value, m.version, m.position, m.run_id,
            coalesce(m.headers -> 'via' -> -1 ->> 0, j.name),
            coalesce(m.headers -> 'via' -> -1 ->> 1, kirby.release_of(m.run_id)),
-           m.parents, m.recorded_at, v_floor is null or broken.position is not null
+           m.parents, m.recorded_at,
+           (v_floor is null or broken.position is not null) and not kirby.has_lost(p_state_id, p_key, coalesce(broken.position, v_floor, 0))
       from parts l
       left join lateral (
            select b.position from kirby.state_mutation b

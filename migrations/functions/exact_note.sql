@@ -18,7 +18,12 @@ declare
   v_made  text := format('%s of both sides', case v_point.versions when 1 then '1 version was made from messages'
                          else format('%s versions were made from messages', v_point.versions) end);
   v_text  text;
+  v_lost  record;
 begin
+  select * into v_lost from kirby.compacted_below(p_topic.id, coalesce(v_point.after, p_after), p_only);
+  if found then
+    return kirby.lost_note(p_topic, v_lost.name, v_lost.exact_from, v_lost.upto);
+  end if;
   if v_point.after = p_after then
     return null;
   end if;

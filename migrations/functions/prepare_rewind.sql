@@ -16,6 +16,7 @@ declare
   v_note   jsonb;
   v_rewind kirby.rewind := p_rewind;
 begin
+  perform pg_advisory_xact_lock_shared(kirby.compaction_lock(), v_rewind.environment_id);  -- what it needs stays
   v_made := kirby.rewind_lists(v_rewind);
   if kirby.note_waits(v_rewind, v_made.topics, v_made.positions, v_made.jobs) then
     return false;

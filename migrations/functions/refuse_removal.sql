@@ -1,8 +1,11 @@
 -- Trigger: of a log only those rows can be deleted that its policy does not keep, whoever deletes them and
--- whatever kirby.removing says. Of messages those that kirby.remove_messages has passed.
+-- whatever kirby.removing says. Of messages those that kirby.remove_messages has passed; of states, if they are compacted,
+-- versions of a day that is old enough, if the next one of their key that stays is of that day (kirby.compact_state).
 create or replace function kirby.refuse_removal()
   returns trigger
   language plpgsql
+  set enable_sort = off  -- kirby.entries_of
+  set enable_bitmapscan = off
 as $$
 declare
   v_log  text := tg_argv[0];
@@ -12,6 +15,18 @@ begin
     select min(r.position) into v_kept from removed r
      where not exists (select from kirby.topic_retention t
                         where t.topic_id = r.topic_id and t.gone_to >= r.position);
+  elsif v_log = 'state_mutation' then
+    select min(r.position) into v_kept from removed r
+     where not exists (
+           select from kirby.compaction c
+            cross join lateral (
+                  select m.recorded_at from kirby.state_mutation m
+                   where m.state_id = r.state_id and m.key = r.key and m.position > r.position
+                     and m.position <= c.exact_from
+                   order by m.position limit 1) n
+            where c.state_id = r.state_id and r.position <= c.looked
+              and kirby.day_end(r.recorded_at) <= kirby.compaction_cut(c.keep)
+              and kirby.day_end(n.recorded_at) = kirby.day_end(r.recorded_at));
   elsif v_log in ('job_event', 'log_line', 'secret_access', 'audit_event') then
     execute format(
       'select min(r.position) from removed r

@@ -1,6 +1,6 @@
 -- Set a state back to what it was at a position, or at a moment: all of it, these keys, or those with a prefix. New
 -- versions, with headers.restored = {"to", "by", "reason", "version"}; a key that had no value then is deleted.
--- Returns how many were changed. Audited. KB001: neither a position nor a moment.
+-- Returns how many were changed. Audited. KB001: neither a position nor a moment, or compaction removed what was then.
 create or replace function kirby.restore_state(
   p_state_id integer,
   p_position bigint,
@@ -25,6 +25,9 @@ begin
   if num_nonnulls(p_position, p_when) <> 1 then
     perform kirby.fail('KB001', 'restore to what: give a position or a moment');
   end if;
+  perform pg_advisory_xact_lock_shared(kirby.compaction_lock(), s.environment_id)  -- what was then stays
+     from kirby.state s where s.id = p_state_id;
+  perform kirby.check_known(p_state_id, p_position, p_when, p_keys, p_prefix);
   select array_agg(e.key) as keys, array_agg(t.value) as values, array_agg(coalesce(t.version, 0)) as versions
     into v_then
     from kirby.state_entry e

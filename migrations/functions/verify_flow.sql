@@ -13,6 +13,8 @@ as $$
      group by 1, 2, 3, 4, 5, 6, 7
   ), gone as (
     select 'message' as kind, r.topic_id as place_id, r.gone_at as at from kirby.topic_retention r where r.gone_to > 0
+     union all
+    select 'mutation', d.state_id, max(d.day) from kirby.compacted_day d group by d.state_id
   )
   select format('%s %s: %s > %s > %s %s', to_char(k.hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), n.name,
                 coalesce(t.name, '-'), coalesce(k.job, '-'), k.kind, k.place_id),

@@ -21,13 +21,17 @@ as $$
    union all
   select format('%s/%s', v.name, s.name), jsonb_build_object('mutations', t.mutations, 'latest', t.latest),
          jsonb_build_object('mutations', c.mutations, 'latest', c.latest)
-    from (select m.state_id, count(*) as mutations, max(m.recorded_at) as latest
-            from kirby.state_mutation m, kirby.mutations_counted d
-           where m.position <= d.position group by m.state_id) t
+    from (select m.state_id, count(*) + coalesce(max(o.removed), 0) as mutations, max(m.recorded_at) as latest,
+                 coalesce(max(o.removed), 0) > 0 as compacted
+            from kirby.mutations_counted d
+            join kirby.state_mutation m on m.position <= d.position
+            left join kirby.compaction o on o.state_id = m.state_id
+           group by m.state_id) t
     full join kirby.state_count c on c.state_id = t.state_id
     left join kirby.state s on s.id = coalesce(t.state_id, c.state_id)
     left join kirby.environment v on v.id = s.environment_id
    where (t.mutations, t.latest) is distinct from (c.mutations, c.latest)
+     and not coalesce(t.compacted and t.mutations = c.mutations and t.latest < c.latest, false)  -- the clock was set back
    union all
   select format('%s/%s from %s on', v.name, s.name, o.position), jsonb_build_object('not later than', o.recorded_at),
          jsonb_build_object('at', o.at)

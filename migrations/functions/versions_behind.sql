@@ -1,5 +1,6 @@
 -- The versions that mutations of keys were made from: the one before, and so on. One that was restored was made
--- from the version that was restored, one that deletes its key from none. Each once, and none of the given ones.
+-- from the version that was restored, one that deletes its key from none; before one whose forerunner compaction removed
+-- nothing is known (kirby.is_cut). Each once, and none of the given ones.
 --
 -- The versions of a key lie in stretches that begin with such a one; whole stretches are reached, not one version
 -- after the other.
@@ -17,11 +18,11 @@ as $$
     select m.state_id, m.key, m.position, m.version, m.parents, m.headers, m.run_id,
            case when m.headers ? 'restored' then (m.headers #>> '{restored,version}')::bigint end as restored,
            m.position = any (g.positions) as given,
-           count(*) filter (where m.op = 'delete' or m.headers ? 'restored')
+           count(*) filter (where m.op = 'delete' or m.headers ? 'restored' or m.version > m.last + 1)
              over (partition by m.state_id, m.key order by m.position) as stretch
       from given g
      cross join lateral (
-           select * from kirby.state_mutation m
+           select m.*, lag(m.version, 1, 0::bigint) over (order by m.position) as last from kirby.state_mutation m
             where m.state_id = g.state_id and m.key = g.key and m.position <= g.newest
             offset 0) m
   ), reached as (

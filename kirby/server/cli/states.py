@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 from kirby.core import tasks
 from kirby.core.errors import Invalid
 from kirby.core.states import Column, column
-from kirby.server import moments, states
-from kirby.server.cli import connection, output
+from kirby.server import documents, moments, states
+from kirby.server.cli import compaction, connection, output
 from kirby.server.database import driver
 from kirby.server.topics import check_json
 
@@ -56,6 +56,10 @@ prefix_option = click.option("--prefix", default="", help="Only keys that begin 
 @click.group()
 def state() -> None:
     """Computed tables, every version kept."""
+
+
+state.add_command(compaction.show)
+state.add_command(compaction.compact)
 
 
 @state.command("list")
@@ -110,7 +114,9 @@ def set_(name: str, key: str, value: str, environment: str) -> None:
 def history(name: str, key: str, limit: int, environment: str, as_json: bool) -> None:
     """Print every version of KEY, newest first."""
     with connection.unit_in(environment) as (conn, where):
-        found = states.history(conn, states.get(conn, where, name), key, limit=limit)
+        state = states.get(conn, where, name)
+        found = states.history(conn, state, key, limit=limit)
+        compaction.tell_history(conn, state, found, len(found) < limit)
     output.listing(found, VERSIONS, as_json=as_json, empty=f"{key} was never set in {name}")
 
 
@@ -143,12 +149,19 @@ def at(
         rows = states.at(
             conn, found, when=when, position=position, key=key, prefix=prefix, limit=limit
         )
-    if key is not None and not as_json:
+        keys = None if key is None else [key]
+        inexact = compaction.tell_gaps(conn, found, [then], keys=keys, prefix=prefix)
+    if as_json:
+        output.document([
+            documents.plain(row) | {"exact": row.key not in inexact} for row in rows
+        ])  # fmt: skip
+        return
+    if key is not None:
         if not rows:
             raise Invalid(f"{key} had no value in {name} then")
         output.document(rows[0].value)
         return
-    output.listing(rows, ROWS, as_json=as_json, empty=f"{name} was empty")
+    output.listing(rows, ROWS, as_json=False, empty=f"{name} was empty")
 
 
 @state.command()
@@ -178,6 +191,7 @@ def diff(
         if one is None:
             raise Invalid("since now nothing can have changed: say since when")
         found = states.diff(conn, state, one, other, prefix=prefix, limit=limit)
+        compaction.tell_gaps(conn, state, [one, other], prefix=prefix)
     output.listing(found, DIFFERENCES, as_json=as_json, empty=f"{name} is as it was")
 
 
@@ -192,7 +206,9 @@ def blame(name: str, key: str, environment: str, as_json: bool) -> None:
     With version, run, job, release and messages.
     """
     with connection.unit_in(environment) as (conn, where):
-        found = states.blame(conn, states.get(conn, where, name), key)
+        state = states.get(conn, where, name)
+        found = states.blame(conn, state, key)
+        compaction.tell_blame(conn, state, found)
     output.listing(found, BLAMED, as_json=as_json, empty=f"{key} has no value in {name}")
 
 

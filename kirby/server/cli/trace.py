@@ -57,6 +57,11 @@ def trace(
     for heading, steps in (("made from", found.up), ("made from it", found.down)):
         if steps is not None:
             _print(heading, steps)
+    if found.lost is not None:
+        click.echo(
+            f"\nstate {found.lost.name} was compacted up to {found.lost.upto}:"
+            " versions that were made from it may be removed"
+        )
 
 
 def _print(heading: str, steps: list[Step]) -> None:
@@ -71,7 +76,7 @@ def _print(heading: str, steps: list[Step]) -> None:
 def _line(node: Node) -> str:
     """A node in one line: where, what, when, by whom, and what is special about it."""
     if node.recorded_at is None:
-        return f"{node.position}  removed by retention"
+        return f"{node.position}  {_place(node.kind, node.place)}"
     what = _place(node.kind, node.place)
     if node.key is not None:
         what += f"[{text(node.key)}]"
@@ -93,5 +98,7 @@ def _line(node: Node) -> str:
 
 def _place(kind: str, name: str | None) -> str:
     if kind == "gone":
-        return "removed by retention"
+        return f"removed by compaction of state {name}" if name else "removed by retention"
+    if kind == "compacted":
+        return f"removed by compaction: what was before, of state {name}"
     return f"state {name}" if kind == "mutation" else f"topic {name}"

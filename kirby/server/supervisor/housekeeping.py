@@ -32,6 +32,8 @@ PLAN = "select log, partition, topic_id, upto from kirby.plan_retention()"
 DROP = "select kirby.drop_partition(%s, %s)"
 REMOVE_MESSAGES = "select kirby.remove_messages(%s, %s)"
 REMOVE_ROWS = "select kirby.remove_rows(%s)"
+TO_COMPACT = "select state_id from kirby.compaction where keep is not null order by state_id"
+COMPACT = "select more from kirby.compact_state(%s)"
 LOW_FLOORS = "select kirby.low_claim_floors()"
 RAISE_FLOOR = "select kirby.raise_claim_floor(%s)"
 FORGET = (
@@ -71,6 +73,7 @@ class Housekeeper(Beside):
         super().__init__(dsn, "housekeeping")
         self._leads = leads
         self._tasks: list[Task] = []
+        self._to_compact: list[int] = []
         self._duties = [
             Duty("opening partitions", 60.0, self._open),
             Duty("counting messages", 1.0, self._count),
@@ -81,6 +84,8 @@ class Housekeeper(Beside):
             Duty("raising floors of claims", 5.0, self._raise_floors),
             Duty("forgetting ids", 60.0, self._forget),
             Duty("keeping states", 1.0, self._keep_states),
+            Duty("planning compaction", 60.0, self._plan_compaction),
+            Duty("compacting states", 1.0, self._compact),
         ]
 
     def round(self) -> None:
@@ -171,6 +176,23 @@ class Housekeeper(Beside):
         if task.topic_id is not None:
             return bool(db.scalar(conn, REMOVE_MESSAGES, [task.topic_id, task.upto]))
         return bool(db.scalar(conn, REMOVE_ROWS, [task.log]))
+
+    def _plan_compaction(self, conn: db.Connection) -> bool:
+        self._to_compact = [state_id for (state_id,) in conn.execute(TO_COMPACT).fetchall()]
+        return False
+
+    def _compact(self, conn: db.Connection) -> bool:
+        """One piece of one state; whether there is more to do. All states take turns."""
+        if self._to_compact:
+            state_id = self._to_compact.pop(0)
+            try:
+                more = db.scalar(conn, COMPACT, [state_id])
+            except errors.LockNotAvailable:
+                self._to_compact.append(state_id)
+                raise
+            if more:
+                self._to_compact.append(state_id)
+        return bool(self._to_compact)
 
     def _forget(self, conn: db.Connection) -> bool:
         conn.execute(FORGET)

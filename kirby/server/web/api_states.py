@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid
-from kirby.server import documents, moments, states
+from kirby.server import compaction, documents, moments, states
 from kirby.server.moments import Moment
 from kirby.server.states import Difference, State
 from kirby.server.web import api, pages
@@ -29,9 +29,10 @@ def entries(request: Request) -> Response:
     """Entries by key; ?at= a time, a span ago or a position, key=, prefix=, after=, limit=."""
     at = point(request, "at")
     with pages.reading(request) as conn:
+        state = _state(request, conn)
         found = states.at(
             conn,
-            _state(request, conn),
+            state,
             position=at if isinstance(at, int) else None,
             when=None if isinstance(at, int) else at,
             key=pages.word(request, "key") or None,
@@ -39,7 +40,17 @@ def entries(request: Request) -> Response:
             after=pages.word(request, "after"),
             limit=_limit(request),
         )
-    return api.respond({"at": _said(at), "entries": found})
+        inexact = _inexact(request, conn, state, at)
+    return api.respond({"at": _said(at), "entries": found, "inexact": inexact})
+
+
+def _inexact(request: Request, conn: Connection, state: State, *points: Moment | None) -> list[str]:
+    """Of those keys that are asked for, the ones whose versions around these moments compaction
+    removed. Ask it after the entries: what goes meanwhile is then named, and not missed."""
+    key, prefix = pages.word(request, "key") or None, pages.word(request, "prefix")
+    keys = None if key is None else [key]
+    found = [compaction.gaps(conn, state, each, keys=keys, prefix=prefix) for each in points]
+    return sorted({gap.key for gaps in found for gap in gaps})
 
 
 def diff(request: Request) -> Response:
@@ -48,17 +59,21 @@ def diff(request: Request) -> Response:
     if first is None:
         raise Invalid("say from which moment or position: ?from=2h")
     with pages.reading(request) as conn:
+        state = _state(request, conn)
         found = states.diff(
             conn,
-            _state(request, conn),
+            state,
             first,
             last,
             prefix=pages.word(request, "prefix"),
             after_key=pages.word(request, "after"),
             limit=_limit(request),
         )
+        inexact = _inexact(request, conn, state, first, last)
     told = [_told(each) for each in found]
-    return api.respond({"from": _said(first), "to": _said(last), "differences": told})
+    return api.respond(
+        {"from": _said(first), "to": _said(last), "differences": told, "inexact": inexact}
+    )
 
 
 def _told(each: Difference) -> dict[str, Any]:

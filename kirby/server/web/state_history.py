@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import moments, plans, states
+from kirby.server import compaction, moments, plans, states
 from kirby.server.moments import Moment
 from kirby.server.states import Difference, State
 from kirby.server.web import api, formats, pages
@@ -38,7 +38,7 @@ def diff(request: Request) -> Response:
     """What differs between ``?from=`` and ``?to=`` (now, if it is not given)."""
     environment = pages.environment(request)
     prefix, after = pages.word(request, "prefix"), pages.word(request, "after")
-    problem, found = None, []
+    problem, found, gaps = None, [], 0
     first, first_problem = read_point(request, "from")
     last, last_problem = read_point(request, "to")
     with pages.reading(request) as conn:
@@ -46,6 +46,11 @@ def diff(request: Request) -> Response:
         problem = first_problem or last_problem or _wrong_way(first, last)
         if first is not None and problem is None:
             found = _compared(conn, state, first, last, prefix, after)
+            gaps = len({
+                gap.key
+                for point in (first, last)
+                for gap in compaction.gaps(conn, state, point, prefix=prefix)
+            })  # fmt: skip
     context: dict[str, Any] = {
         "state": state,
         "first": first,
@@ -55,6 +60,7 @@ def diff(request: Request) -> Response:
         "from_": moments.written(first) or None,
         "to": moments.written(last) or None,
         "found": found[:SHOWN],
+        "gaps": gaps,
         "more": len(found) > SHOWN,
         "prefix": prefix,
         "after": after,

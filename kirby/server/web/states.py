@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid
-from kirby.server import moments, states
+from kirby.server import compaction, moments, states
 from kirby.server.moments import Moment
 from kirby.server.states import State
 from kirby.server.web import formats, pages
@@ -41,13 +41,17 @@ def show(request: Request) -> Response:
         state = states.get(conn, environment, request.path_params["state"])
         rows = _rows(conn, state, point, prefix, after)
         typed = states.columns(conn, state)
-    shown = rows[:SHOWN]
+        kept = compaction.get(conn, state)
+        shown = rows[:SHOWN]
+        gaps = compaction.gaps(conn, state, point, prefix=prefix) if kept else []
     context: dict[str, Any] = {
         "state": state,
         "rows": shown,
         "more": len(rows) > SHOWN,
         "columns": columns(shown),
         "views": typed,
+        "compaction": kept,
+        "gaps": {gap.key: gap for gap in gaps},
         "prefix": prefix,
         "after": after,
         "problem": problem,
@@ -196,6 +200,7 @@ def history(request: Request) -> Response:
         state = states.get(conn, environment, request.path_params["state"])
         entry = states.entry(conn, state, key)
         versions = states.history(conn, state, key, before=before, limit=SHOWN + 1)
+        kept = compaction.get(conn, state)
         blamed = states.blame(conn, state, key, most=most) if entry.op == "set" else []
     context: dict[str, Any] = {
         "state": state,
@@ -205,11 +210,18 @@ def history(request: Request) -> Response:
         "most": most,
         "versions": versions[:SHOWN],
         "changes": [_since(old, new) for new, old in zip_longest(versions[:SHOWN], versions[1:])],
+        "missing": [_between(old, new) for new, old in zip_longest(versions[:SHOWN], versions[1:])],
         "more": len(versions) > SHOWN,
         "before": before,
+        "compaction": kept,
         "done": pages.word(request, "done"),
     }
     return pages.render(request, "states/key.html", **context)
+
+
+def _between(old: states.Mutation | None, new: states.Mutation | None) -> int:
+    """How many versions compaction removed between two that follow each other."""
+    return new.version - (old.version if old else 0) - 1 if new else 0
 
 
 def _since(old: states.Mutation | None, new: states.Mutation | None) -> list[Change]:

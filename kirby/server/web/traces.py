@@ -27,6 +27,7 @@ def show(request: Request) -> Response:
     request.state.environment = environments.pick(known, found.origin.environment or "")
     context: dict[str, Any] = {
         "origin": found.origin,
+        "lost": found.lost,
         "ways": [
             ("up", "Made from", "nothing: it is an origin", _shares(found.up or [])),
             ("down", "Made from it", "nothing yet", _shares(found.down or [])),

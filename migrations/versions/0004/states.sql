@@ -79,3 +79,30 @@ create unlogged table kirby.flight (
   until    timestamptz not null,
   primary key (state_id, key)
 ) with (fillfactor = 50);
+
+-- Compaction, which a state has if somebody asked for it: of the versions that are older than keep (whole days, UTC) the
+-- last one of each key and day stays, the others go; NULL: none goes any more. Versions up to looked were looked at, and so
+-- many of them removed. From exact_from on nothing is missing, and nothing right before what is there.
+create table kirby.compaction (
+  state_id   integer     primary key references kirby.state,
+  keep       interval    check (keep >= interval '1 day'),
+  actor      text        not null,
+  reason     text        not null default '',
+  set_at     timestamptz not null default clock_timestamp(),
+  looked     bigint      not null default 0,
+  removed    bigint      not null default 0,
+  exact_from bigint      not null default 0
+) with (fillfactor = 50);
+
+-- Days (by the moment at which they end) of which versions are removed: how many, the positions of the first and the last
+-- of them, and of the last version that stayed behind one of them; when it was done.
+create table kirby.compacted_day (
+  state_id integer     not null references kirby.state,
+  day      timestamptz not null,
+  versions bigint      not null,
+  first    bigint      not null,
+  last     bigint      not null,
+  kept     bigint      not null,
+  at       timestamptz not null,
+  primary key (state_id, day)
+) with (fillfactor = 50);
