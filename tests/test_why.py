@@ -63,6 +63,15 @@ def test_it_ran_because_its_schedule_says_so_and_will_again(house, ask):
     assert told["all"].answers[0].run_id == run["id"]
 
 
+def test_what_is_planned_has_not_happened_at_a_moment_to_come(house, ask):
+    house.set("2027-01-01T12:00")
+    house.schedule("0 * * * *")
+    house.go("2027-01-01T13:30")
+    told = ask("report", at="2027-01-01T16:30+00:00")
+    assert [line[:24] for line in told["last"]] == ["Fri 2027-01-01 13:00 UTC"]
+    assert told["next"] == ["Fri 2027-01-01 17:00 UTC: it will run"]
+
+
 def test_paused_it_says_by_whom_why_and_until_when(house, ask):
     house.set("2027-01-01T12:00")
     house.schedule("0 * * * *")

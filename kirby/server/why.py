@@ -38,6 +38,7 @@ TICK = """
       from kirby.tick t
       left join kirby.run r on r.id = t.run_id
      where t.deployment_id = %(id)s and t.at <= %(at)s
+       and (t.status <> 'planned' or t.at <= kirby.now())
      order by t.at desc limit 1
 """
 BY_OTHERS = """
