@@ -26,7 +26,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from kirby.core import db
-from kirby.server import cron, exclusions, schedules
+from kirby.server import cron, exclusions, recurring, schedules
 from kirby.server.exclusions import Calendars
 from kirby.server.schedules import Schedule
 
@@ -216,6 +216,7 @@ class Planner:
         if self._is_new:  # of time zones this process may know more, or less, than the one before
             conn.execute(OUTDATED, [self._tzdata])
             self._is_new = False
+            recurring.renew(conn)
         until = time.monotonic() + budget
         planned = 0
         self.behind = True
