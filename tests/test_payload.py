@@ -144,6 +144,16 @@ def test_whatever_is_accepted_comes_back_equal(sdk, values):
     assert typed(read) == typed(values)
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+@given(value=JSON)
+def test_it_is_written_as_the_library_writes_it(is_fast, value):
+    encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=False)
+    with pytest.MonkeyPatch.context() as patched:
+        if not is_fast:  # PyPy, or a Python without its accelerator
+            patched.setattr(json.encoder, "c_make_encoder", None)
+        assert "".join(payload._writer(encoder)(value, 0)) == encoder.encode(value)
+
+
 @pytest.mark.parametrize("value", [(1, (2, 3)), {"a": ()}])
 def test_a_tuple_is_a_list(value):
     assert json.loads(payload.dumps(value)) == json.loads(json.dumps(value))
