@@ -64,6 +64,14 @@ def marked(mark):
     return found
 
 
+def command(pid):
+    """What a process runs; nothing if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 @pytest.fixture
 def mark():
     """In the variables of everything that a test starts."""
@@ -121,7 +129,7 @@ def test_a_reaper_that_is_killed_is_replaced(runs, spawn, until, mark):
 
     def reapers():
         found = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
-        return [pid for pid in found if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in found if b"reaper.py" in command(pid)]
 
     [first] = reapers()
     os.kill(int(first), signal.SIGKILL)
