@@ -5,6 +5,7 @@ create or replace function kirby.batch_of(p_claim kirby.claim, p_topic_id intege
   returns kirby.batch
   language plpgsql
   volatile
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_batch kirby.batch;

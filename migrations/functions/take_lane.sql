@@ -13,6 +13,7 @@ create or replace function kirby.take_lane(
   returns kirby.claim
   language plpgsql
   volatile
+  set plan_cache_mode = force_generic_plan  -- to plan for all partitions takes longer than to look
 as $$
 declare
   v_reach   bigint := kirby.horizon(p_subscription.topic_id);
