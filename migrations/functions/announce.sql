@@ -14,14 +14,16 @@ declare
   v_announced text := coalesce(current_setting('kirby.announced', true), '');
   v_mark      text := ',' || p_topic_id || ',';
 begin
-  if strpos(v_announced, v_mark) > 0 and exists (
-    select from pg_locks
-     where locktype = 'advisory'
-       and pid = pg_backend_pid()
-       and objsubid = 2
-       and classid::bigint = kirby.topic_lock(p_topic_id)
-  ) then
-    return;
+  if strpos(v_announced, v_mark) > 0 then  -- by itself: else the query would be planned each time
+    if exists (
+      select from pg_locks
+       where locktype = 'advisory'
+         and pid = pg_backend_pid()
+         and objsubid = 2
+         and classid::bigint = kirby.topic_lock(p_topic_id)
+    ) then
+      return;
+    end if;
   end if;
 
   perform pg_advisory_xact_lock_shared(kirby.topic_lock(p_topic_id), (last_value & 2147483647)::integer)

@@ -8,14 +8,16 @@ as $$
 declare
   v_announced text := coalesce(current_setting('kirby.announced', true), '');
 begin
-  if strpos(v_announced, ',M,') > 0 and exists (
-    select from pg_locks
-     where locktype = 'advisory'
-       and pid = pg_backend_pid()
-       and objsubid = 2
-       and classid::bigint = kirby.state_lock()
-  ) then
-    return;
+  if strpos(v_announced, ',M,') > 0 then
+    if exists (
+      select from pg_locks
+       where locktype = 'advisory'
+         and pid = pg_backend_pid()
+         and objsubid = 2
+         and classid::bigint = kirby.state_lock()
+    ) then
+      return;
+    end if;
   end if;
 
   perform pg_advisory_xact_lock_shared(kirby.state_lock(), (last_value & 2147483647)::integer)
