@@ -82,8 +82,7 @@ def slow(sent, monkeypatch):
     monkeypatch.setattr(notifier, "PAUSE", 3600)
     made = notifier.Notifier(sent.append)
     yield made
-    if made._timer:
-        made._timer.cancel()
+    made.flush()
 
 
 def test_the_first_notification_goes_out_at_once_and_those_that_follow_are_gathered(slow, sent):
@@ -132,6 +131,30 @@ def test_gathered_notifications_go_out_by_themselves(sent, until):
     made.notify([1])
 
     until(lambda: sent == [[1], [1]])
+
+
+def test_who_comes_by_sends_what_was_gathered(sent, monkeypatch):
+    monkeypatch.setattr(notifier, "LOOK", 3600)
+    made = notifier.Notifier(sent.append)
+    made.notify([1])
+    made.notify([1, 2])
+    made.notify([1])
+    assert sent == [[1], [2]]
+
+    monkeypatch.setattr(notifier, "PAUSE", 0)
+    made.notify([3])
+    assert sorted(sent[-1]) == [1, 3]
+
+
+def test_the_thread_is_there_only_while_there_is_something_to_send(sent, until, monkeypatch):
+    monkeypatch.setattr(notifier, "LOOKS", 2)
+    made = notifier.Notifier(sent.append)
+    for number in (2, 4):
+        made.notify([1])
+        made.notify([1])
+        until(lambda number=number: len(sent) == number)
+        until(lambda: made._looking is None)
+        until(lambda: time.monotonic() - made._sent[1] > notifier.PAUSE)
 
 
 @pytest.mark.parametrize("error", [Unavailable("gone"), psycopg.InterfaceError("closed")])

@@ -12,13 +12,16 @@ import psycopg
 from kirby.core.errors import KirbyError
 
 PAUSE = 0.01
+LOOK = 0.005  # seconds between looks for what was gathered and nobody came by to send
+LOOKS = 100  # so many in vain, and the looking ends until there is something again
 
 
 class Notifier:
     """Sends the first notification of a topic at once and gathers those that follow closely.
 
     NOTIFY inside the transaction would make all commits of the database queue up, so it is sent
-    after the commit; it is only a hint, readers poll as well.
+    after the commit; it is only a hint, readers poll as well. What was gathered goes out with the
+    next call; a thread sends the last of it, and is there only while there is something to send.
     """
 
     def __init__(self, send: Callable[[list[int]], None]) -> None:
@@ -27,28 +30,44 @@ class Notifier:
         self._sending = threading.Lock()
         self._sent: dict[int, float] = {}
         self._pending: set[int] = set()
-        self._timer: threading.Timer | None = None
+        self._looking: threading.Thread | None = None
 
     def notify(self, topics: Sequence[int]) -> None:
-        """Wake the readers of these topics, now or within ten milliseconds."""
-        now = time.monotonic()
-        with self._lock:
-            free = set(topics) - self._pending
-            fresh = [topic for topic in free if now - self._sent.get(topic, -PAUSE) >= PAUSE]
-            self._sent.update(dict.fromkeys(fresh, now))
-            self._pending.update(set(topics) - set(fresh))
-            if self._pending and self._timer is None:
-                self._timer = threading.Timer(PAUSE, self.flush)
-                self._timer.daemon = True
-                self._timer.start()
-        self._try(fresh)
+        """Wake the readers of these topics, now or some ten milliseconds after the last time."""
+        self._try(self._due(topics))
 
     def flush(self) -> None:
         """Send what was gathered."""
         with self._lock:
-            pending, self._pending, self._timer = sorted(self._pending), set(), None
+            pending, self._pending = sorted(self._pending), set()
             self._sent.update(dict.fromkeys(pending, time.monotonic()))
         self._try(pending)
+
+    def _due(self, topics: Sequence[int] = ()) -> list[int]:
+        """Those of these and of what was gathered whose pause is over; the others are gathered."""
+        now = time.monotonic()
+        with self._lock:
+            self._pending.update(topics)
+            due = [topic for topic in self._pending if now - self._sent.get(topic, -PAUSE) >= PAUSE]
+            self._pending.difference_update(due)
+            self._sent.update(dict.fromkeys(due, now))
+            if self._pending and (self._looking is None or not self._looking.is_alive()):
+                self._looking = threading.Thread(
+                    target=self._look, name="kirby-notifier", daemon=True
+                )
+                self._looking.start()
+        return due
+
+    def _look(self) -> None:
+        vain = 0
+        while True:
+            time.sleep(LOOK)
+            with self._lock:
+                vain = 0 if self._pending else vain + 1
+                if vain == LOOKS:
+                    self._looking = None
+                    return
+            self._try(self._due())
 
     @contextmanager
     def silent(self) -> Iterator[None]:
