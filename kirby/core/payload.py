@@ -16,9 +16,8 @@ MAX_DEPTH = 500  # Python's own reader gives up at less than a thousand
 MAX_INTEGER = 10**4300  # from here on Python refuses to write and read the digits
 SHOWN = 60  # characters of a key that a message shows
 CONTAINERS = (dict, list, tuple)
+SCALARS = frozenset({str, int, float, bool, type(None)})
 
-_STRING = frozenset({str})
-_SCALAR = frozenset({str, int, float, bool, type(None)})
 _STRING_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 
 
@@ -77,25 +76,25 @@ def _without_exponent(found: re.Match[str]) -> str:
 
 def _is_plain(value: Any) -> bool:
     """Whether all keys are strings and the nesting is bounded; level by level, and quick."""
-    level = [value] if isinstance(value, CONTAINERS) else []
+    level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             parts: Iterable[Any] = item
             if isinstance(item, dict):
-                if not (_STRING.issuperset(map(type, item)) or _all_strings(item)):
-                    return False
+                for key in item:
+                    if type(key) is not str and not isinstance(key, str):
+                        return False
                 parts = item.values()
-            if not _SCALAR.issuperset(map(type, parts)):
-                below += [part for part in parts if isinstance(part, CONTAINERS)]
-        level = below
-        if not level:
+            elif not isinstance(item, CONTAINERS):
+                continue
+            for part in parts:
+                if type(part) not in SCALARS:
+                    below.append(part)
+        if not below:
             return True
+        level = below
     return False
-
-
-def _all_strings(keys: Iterable[Any]) -> bool:
-    return all(isinstance(key, str) for key in keys)
 
 
 def _fault(value: Any) -> str:

@@ -59,22 +59,22 @@ class Work:
     _mark: int = 0
 
     def publish(self, topic: str, item: str) -> None:
-        self._add([(topic, item)])
+        self._grow(len(item))
+        self._messages.append((topic, item))
 
     def publish_all(self, topic: str, items: Iterable[str]) -> int:
         fresh = [(topic, item) for item in items]  # first of all: one of them may be refused
-        self._add(fresh)
+        self._grow(sum(len(item) for _, item in fresh))
+        self._messages += fresh
         return len(fresh)
 
-    def _add(self, fresh: list[tuple[str, str]]) -> None:
-        size = self.size + sum(len(item) for _, item in fresh)
-        if size > MAX_MESSAGES:
+    def _grow(self, size: int) -> None:
+        if self.size + size > MAX_MESSAGES:
             raise Invalid(
                 f"a handler or transaction publishes at most {MAX_MESSAGES >> 20} MB at once, not"
-                f" {size >> 20} MB: publish in smaller units"
+                f" {(self.size + size) >> 20} MB: publish in smaller units"
             )
-        self.size = size
-        self._messages += fresh
+        self.size += size
 
     def change(self, state: str, key: str, change: Change) -> None:
         self._undo.append(((state, key), self.changes.get((state, key))))
