@@ -1,4 +1,4 @@
-"""kirby schedule: when a schedule fires, before it is deployed."""
+"""kirby schedule: what runs next, and when a schedule would fire before it is deployed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,53 @@ from typing import Any
 
 import click
 
-from kirby.server import calendars, drafts, plans, previews
+from kirby.server import calendars, drafts, plans, previews, timetable
 from kirby.server.cli import connection, output
 from kirby.server.cli.deploy import DURATION
 from kirby.server.drafts import Draft, DraftTick
 from kirby.server.exclusions import Calendars
 from kirby.server.previews import Previewed
 from kirby.server.schedules import moment as moment
+from kirby.server.timetable import Entry
 
 
 @click.group()
 def schedule() -> None:
     """When schedules fire."""
+
+
+@schedule.command("list")
+@click.option("--find", default="", metavar="TEXT", help="Jobs with this in their names.")
+@connection.limit_option(100, "How many, those that run next first.")
+@connection.env_option
+@connection.json_option
+def list_(find: str, limit: int, environment: str, as_json: bool) -> None:
+    """List the scheduled jobs: when each runs next, what became of the last tick."""
+    with connection.unit_in(environment) as (conn, where):
+        found = timetable.listing(conn, where, find=find, limit=limit)
+    if as_json:
+        output.document([each.document for each in found])
+    elif not found:
+        click.echo(
+            f"no scheduled job in {environment}" + (f" has {find} in its name" if find else "")
+        )
+    else:
+        output.table([_next(each) for each in found], ["JOB", "IT RUNS", "NEXT", "LAST", ""])
+        if (total := found[0].total) > len(found):
+            click.echo(f"{len(found):,} of {total:,}: -n for more, or --find", err=True)
+
+
+def _next(each: Entry) -> list[str]:
+    held = f"{each.exception} until {each.until_at:%Y-%m-%d %H:%M} UTC" if each.until_at else ""
+    last = f"run {each.run_id} {each.run_status}" if each.run_id else each.last or ""
+    skipped = f"{last}: {each.last_reason}" if each.last == "skipped" else last
+    return [
+        each.job,
+        each.says,
+        f"{each.local:%a %Y-%m-%d %H:%M %Z}" if each.local else "",
+        f"{each.last_at:%Y-%m-%d %H:%M} {skipped}" if each.last_at else "",
+        held,
+    ]
 
 
 @schedule.command()

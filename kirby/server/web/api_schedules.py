@@ -1,4 +1,4 @@
-"""/api/v1/schedules and /api/v1/calendars: when a schedule would run, and when it does not."""
+"""/api/v1/schedules and /api/v1/calendars: what runs next, when a schedule would, and when not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid
-from kirby.server import calendars, drafts, plans, schedules
+from kirby.server import calendars, drafts, plans, schedules, timetable
 from kirby.server.drafts import Draft
 from kirby.server.environments import Environment
 from kirby.server.web import api, pages
 from kirby.server.web.api_runs import text
 
 USUAL = 20  # ticks of a preview
+MOST = 100  # scheduled jobs, if it is not said how many
 MANY = ("line", "exclude")
 EVERYWHERE = "*"
+
+
+def scheduled(request: Request) -> Response:
+    """The scheduled jobs that run next: ``?find=`` a part of their names, ``?limit=``."""
+    limit, find = pages.number(request, "limit") or MOST, pages.word(request, "find").strip()
+    with pages.reading(request) as conn:
+        found = timetable.listing(conn, pages.environment(request), find=find, limit=limit)
+    return api.respond([each.document for each in found])
 
 
 def preview(request: Request) -> Response:
@@ -117,6 +126,7 @@ def _texts(given: Mapping[str, Any], name: str) -> list[str]:
 
 CALENDARS = f"{api.PREFIX}/calendars"
 ROUTES = [
+    Route(f"{api.PREFIX}/schedules", scheduled, name="api_schedules"),
     Route(f"{api.PREFIX}/schedules/preview", preview, name="api_schedule_preview"),
     Route(CALENDARS, listing, name="api_calendars"),
     Route(f"{CALENDARS}/{{name}}", show, name="api_calendar"),

@@ -1,4 +1,4 @@
-"""Pages about when: a schedule tried out before it is saved, and the calendars that it can name."""
+"""Pages about when: what runs next, a schedule tried out before it is saved, and calendars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import calendars, exclusions
+from kirby.server import calendars, exclusions, timetable
 from kirby.server.calendars import Calendar
 from kirby.server.drafts import Draft
 from kirby.server.environments import Environment
@@ -21,7 +21,10 @@ ASKED = ("line", "tz", "from", "n", "exclude", "jitter", "job")
 
 
 def show(request: Request) -> Response:
-    """When the lines of the form would run, and the calendars of the environment."""
+    """What runs next, when the lines of the form would run, and the calendars."""
+    if pages.partial(request):
+        with pages.reading(request) as conn:
+            return pages.render(request, "schedules/_table.html", **_timetable(request, conn))
     return _show(request)
 
 
@@ -116,10 +119,12 @@ def _show(
         if asked["line"]:
             draft, wrong = _draft(conn, environment, asked)
         found = calendars.listing(conn, environment)
+        planned = _timetable(request, conn)
     return pages.render(
         request,
         "schedules/show.html",
         400 if wrong and status == 200 else status,
+        **planned,
         asked=asked,
         draft=draft,
         wrong=wrong,
@@ -129,6 +134,14 @@ def _show(
         done=pages.word(request, "done"),
         may_change=api.caller(request).may("operator"),
     )
+
+
+def _timetable(request: Request, conn: Connection) -> dict[str, Any]:
+    find = pages.word(request, "find").strip()
+    return {
+        "timetable": timetable.listing(conn, pages.environment(request), find=find),
+        "find": find,
+    }
 
 
 def _asked(request: Request) -> dict[str, Any]:
