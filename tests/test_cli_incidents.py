@@ -90,7 +90,9 @@ def test_a_silence_ends_by_itself_or_by_hand(kirby, say, house, failing):
     [
         (["silence", "1"], "say how long: either --for 2h, --until TIME, or --end"),
         (["silence", "1", "--for", "soon"], "'soon' is no time"),
-        (["silence", "1", "--until", "2001-01-01"], "a silence must end in the future"),
+        (["silence", "1", "--until", "2001-01-01"], "2001-01-01 is in the past: a silence must"),
+        (["silence", "1", "--until", "yesterday"], "yesterday"),
+        (["silence", "1", "--for", "0s"], "0s is no time at all: write it like 2h"),
         (["silence", "1", "--for", "91d"], "90 days at the most"),
         (["show", "99"], "there is no incident 99"),
         (["ack", "99"], "there is no incident 99"),

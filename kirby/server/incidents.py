@@ -233,7 +233,9 @@ def until(conn: Connection, text: str) -> datetime:
     """
     now: datetime = query.value(conn, NOW)
     given = text.strip()
-    if spans.WRITTEN.fullmatch(given):
+    if written := spans.WRITTEN.fullmatch(given):
+        if int(written[1]) == 0:
+            raise Invalid(f"{given} is no time at all: write it like 2h, or end the silence")
         span = spans.parse(given) or timedelta()
         if span > timedelta(days=90):
             raise Invalid("a silence lasts 90 days at the most")
@@ -241,4 +243,6 @@ def until(conn: Connection, text: str) -> datetime:
     found = moments.parse(given, now)
     if not isinstance(found, datetime):
         raise Invalid(f"{given[:40]!r} is no time: write it like 2h or 2027-03-28T08:00")
+    if found <= now:
+        raise Invalid(f"{given[:40]} is in the past: a silence must end in the future")
     return found

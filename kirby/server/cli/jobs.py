@@ -114,7 +114,8 @@ def _canary(found: Job) -> str | None:
     if found.canary_version is None or found.canary_share is None:
         return None
     share = f"{100 * found.canary_share:.4g}% of the keys"
-    return f"version {found.canary_version} serves {share}, {found.canary_live} replicas live"
+    live = f"{found.canary_live} {'replica' if found.canary_live == 1 else 'replicas'} live"
+    return f"version {found.canary_version} serves {share}, {live}"
 
 
 def _live(found: Job) -> str:
