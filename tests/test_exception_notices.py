@@ -135,12 +135,26 @@ def test_who_hears_of_it(people):
 def test_a_leader_that_dies_while_it_tells_leaves_it_to_the_next(people):
     people.pause("12:30")
     people.house.go("2026-11-20T12:31")
-    people.house.conn.execute("begin")
-    people.house.value("select kirby.note_exceptions()")
-    people.house.conn.execute("rollback")
+    with people.house.conn.transaction(force_rollback=True):
+        people.house.value("select kirby.note_exceptions()")
+        assert people.events() == ["over"]
     assert people.events() == []
     people.go("12:32", "12:33")
     assert people.events() == ["over"]
+
+
+def test_one_that_cannot_be_told_keeps_no_other_from_being_told_and_is_tried_again(people):
+    first = people.pause("12:30")
+    people.pause("12:30")
+    people.house.conn.execute(
+        "alter table kirby.message add constraint broken check"
+        f" ((payload ->> 'exception')::integer is distinct from {first}) not valid"
+    )
+    people.go("12:31")
+    assert len(people.heard()) == 1
+    people.house.conn.execute("alter table kirby.message drop constraint broken")
+    people.go("12:32", "12:33")
+    assert [each["exception"] for each in people.heard()] == [first + 1, first]
 
 
 def test_it_reaches_a_real_webhook(told, hook):

@@ -229,7 +229,8 @@ def add(
 ) -> Channel:
     """Add a channel, of an environment or for all; audited.
 
-    With a `route` it is told the beginning and the end of incidents, and the end of exceptions. Raises Invalid or Taken.
+    With a `route` it is told the beginning and the end of incidents, and the end of exceptions.
+    Raises Invalid or Taken.
     """
     url, name = addresses.check(url), _name(name)
     added = query.value(

@@ -1,7 +1,7 @@
-"""What people are told of an incident or an exception: the letter of a notice, in the forms that services take.
+"""What people are told of incidents and exceptions: the letter of a notice, as services take it.
 
-A notice is the payload of a message on ``kirby.notices`` (kirby.notice_of, kirby.exception_notice): all that is said stands
-in it, so that a letter that is sent again is the same. Its templates are in ui/notices.
+A notice is the payload of a message on ``kirby.notices`` (kirby.notice_of,
+kirby.exception_notice): all that is said stands in it, so that a letter that is sent again is the same. Its templates are in ui/notices.
 """
 
 from __future__ import annotations
@@ -158,8 +158,12 @@ def _rows_of_exception(notice: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Until", _time(until) + (f", ended early by {ended_by}" if ended_by else "")),
         ("Held back", _held(notice) if over else None),
         ("Then", _then(notice)),
-        ("Its return", f"runs started, or about to be: {notice['started']:,}"
-         if over and notice["started"] else None),
+        (
+            "Its return",
+            f"runs started, or about to be: {notice['started']:,}"
+            if over and notice["started"]
+            else None,
+        ),
         ("Reason", notice["reason"]),
         ("Ticket", notice["ticket"]),
         ("By", notice["actor"]),

@@ -29,7 +29,7 @@ begin
    where x.id = p_window.exception_id and not t.own and t.returns @> array[x.id] and t.status in ('planned', 'queued');
   perform kirby.append_job_event(null, null, 'exception_over', jsonb_build_object(
             'exception_id', p_window.exception_id, 'from', p_window.from_at, 'until', p_window.until_at,
-            'held', v_held, 'jobs', v_jobs), 'kirby');
+            'held', v_held, 'jobs', v_jobs, 'started', v_started), 'kirby');
   perform kirby.tell_exception(p_window, 'over', jsonb_build_object('held', v_held, 'jobs', v_jobs, 'started', v_started));
   return true;
 end;
