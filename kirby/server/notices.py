@@ -1,7 +1,8 @@
 """What people are told of incidents and exceptions: the letter of a notice, as services take it.
 
 A notice is the payload of a message on ``kirby.notices`` (kirby.notice_of,
-kirby.exception_notice): all that is said stands in it, so that a letter that is sent again is the same. Its templates are in ui/notices.
+kirby.exception_notice): all that is said stands in it, so that a letter that is sent again is the
+same. Its templates are in ui/notices.
 """
 
 from __future__ import annotations
