@@ -19,7 +19,8 @@ def at_work(told):
 
 
 def test_a_channel_is_told_everything_of_its_environment_unless_said_otherwise(kirby):
-    assert kirby("channel", "add", "ops", MAIL).out == "ops is told everything: opened, resolved\n"
+    done = kirby("channel", "add", "ops", MAIL)
+    assert done.out == "ops is told everything: opened, resolved, ending, over\n"
     done = kirby("channel", "add", "quiet", MAIL, "--no-route", "--env", "prod")
     assert done.out == "quiet is told nothing: it has no route\n"
     assert "ops " in (listed := kirby("channel", "list").out)

@@ -15,7 +15,7 @@ from kirby.server import addresses, environments, notices, query, scripts
 from kirby.server.environments import Environment
 
 SHOWN = 20
-USUAL = ("opened", "resolved")
+USUAL = ("opened", "resolved", "ending", "over")
 
 LISTING = """
     select c.id, e.name as environment, c.name, c.url, c.description, c.failures, c.failing_since,
@@ -90,7 +90,8 @@ DELIVERIES = """
 WAITING = """
     select position, environment, attempt, due_at, parked_at, reason, error,
            payload ->> 'event' as event, payload ->> 'title' as title,
-           (payload ->> 'incident')::bigint as incident_id
+           (payload ->> 'incident')::bigint as incident_id,
+           (payload ->> 'exception')::integer as exception_id
       from kirby.notices_at(%(id)s)
      order by parked_at is null, position
      limit %(limit)s
@@ -196,6 +197,7 @@ class Waiting:
     event: str
     title: str
     incident_id: int | None
+    exception_id: int | None
 
 
 def listing(conn: Connection, environment: Environment | None = None) -> list[Channel]:
@@ -227,7 +229,8 @@ def add(
 ) -> Channel:
     """Add a channel, of an environment or for all; audited.
 
-    With a `route` it is told the beginning and the end of everything. Raises Invalid or Taken.
+    With a `route` it is told the beginning and the end of incidents, and the end of exceptions.
+    Raises Invalid or Taken.
     """
     url, name = addresses.check(url), _name(name)
     added = query.value(

@@ -1,7 +1,8 @@
-"""What people are told of an incident: the letter of a notice, in the forms that services take.
+"""What people are told of incidents and exceptions: the letter of a notice, as services take it.
 
-A notice is the payload of a message on ``kirby.notices`` (kirby.notice_of): all that is said stands
-in it, so that a letter that is sent again is the same. Its templates are in ui/notices.
+A notice is the payload of a message on ``kirby.notices`` (kirby.notice_of,
+kirby.exception_notice): all that is said stands in it, so that a letter that is sent again is the
+same. Its templates are in ui/notices.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from kirby.server.addresses import Letter
 from kirby.server.paths import UI
 
 TOPIC, SUBSCRIPTION = "kirby.notices", "channels"
-EVENTS = ("opened", "updated", "retried", "resolved")
+EVENTS = ("opened", "updated", "retried", "resolved", "ending", "over")
+OF_EXCEPTIONS = ("ending", "over")
 KINDS = ("failing", "missed", "late", "stuck", "silent", "retrying", "channel", "storm", "platform")
 LONGEST_TITLE = 150
 SPECIAL = re.compile(r"([\\`*\[\]<>|])")
@@ -65,11 +67,17 @@ def letter(notice: Mapping[str, Any], position: int, url: str = "") -> Letter:
             markdown=_render("notice.md", facts),
             kind=_kind(notice),
             key=f"kirby-notice-{position}",
-            thread=f"<incident-{notice['incident']}@kirby>" if "incident" in notice else "",
+            thread=_thread(notice),
             facts={"kirby": _for_programs(notice, facts)},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Invalid(f"this is no notice of Kirby: {type(error).__name__} {error}") from None
+
+
+def _thread(notice: Mapping[str, Any]) -> str:
+    """What is told of one thing is one thread of mails."""
+    of = next((each for each in ("incident", "exception") if each in notice), None)
+    return f"<{of}-{notice[of]}@kirby>" if of else ""
 
 
 def _subject(notice: Mapping[str, Any]) -> str:
@@ -77,16 +85,24 @@ def _subject(notice: Mapping[str, Any]) -> str:
     where = f"[{notice['environment']}] " if notice.get("environment") else ""
     if notice["event"] == "test":
         return f"{where}Kirby: a test of the channel {notice['channel']}"
+    if notice["event"] in OF_EXCEPTIONS:
+        state = "ENDING SOON" if notice["event"] == "ending" else "BACK TO NORMAL"
+        return _short(f"{where}{state}: {notice['title']}")
     what = SAID[notice["kind"]]
     state = {"resolved": "RESOLVED", "updated": f"STILL {what}"}.get(notice["event"], what)
     job = notice.get("job")
     named = f" {job}:" if job and job not in notice["title"] else ""
-    line = " ".join(f"{where}{state}{named} {notice['title']}".split())
+    return _short(f"{where}{state}{named} {notice['title']}")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
     return line if len(line) <= LONGEST_TITLE else line[: LONGEST_TITLE - 1] + "…"
 
 
 def _kind(notice: Mapping[str, Any]) -> str:
-    known = {"resolved": "success", "test": "info", "retried": "warning"}
+    known = {"resolved": "success", "test": "info", "retried": "warning",
+             "ending": "info", "over": "success"}  # fmt: skip
     return known.get(notice["event"], "failure")
 
 
@@ -95,6 +111,10 @@ def _facts(notice: Mapping[str, Any], url: str) -> dict[str, Any]:
     if notice["event"] == "test":
         return {"notice": notice, "subject": _subject(notice), "rows": [], "links": {}, "log": [],
                 "told": [], "hidden": 0}  # fmt: skip
+    if notice["event"] in OF_EXCEPTIONS:
+        return {"notice": notice, "subject": _subject(notice), "rows": _rows_of_exception(notice),
+                "links": _links_of_exception(notice, url) if url else {}, "log": [], "told": [],
+                "hidden": 0}  # fmt: skip
     told = list(notice["told"])
     return {
         "notice": notice,
@@ -126,6 +146,51 @@ def _rows(notice: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Acknowledged by", notice.get("acknowledged_by") if not ended else None),
         *([] if ended else said),
     ]
+
+
+def _rows_of_exception(notice: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    since, until = (datetime.fromisoformat(notice[each]) for each in ("from", "until"))
+    about = f"{notice['scope']} {notice['target']}" if notice["target"] else "everything"
+    over, ended_by = notice["event"] == "over", notice["ended_by"]
+    rows = [
+        ("About", about),
+        ("Environment", notice["environment"] or "all"),
+        ("From", _time(since)),
+        ("Until", _time(until) + (f", ended early by {ended_by}" if ended_by else "")),
+        ("Held back", _held(notice) if over else None),
+        ("Then", _then(notice)),
+        (
+            "Its return",
+            f"runs started, or about to be: {notice['started']:,}"
+            if over and notice["started"]
+            else None,
+        ),
+        ("Reason", notice["reason"]),
+        ("Ticket", notice["ticket"]),
+        ("By", notice["actor"]),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _held(notice: Mapping[str, Any]) -> str:
+    return f"ticks: {notice['held']:,}, of jobs: {notice['jobs']:,}"
+
+
+def _then(notice: Mapping[str, Any]) -> str:
+    return {
+        "next_tick": "each job runs at its next tick",
+        "run_once": "each job of which a tick was held runs once",
+        "catch_up": f"of each job the last {notice['return_most']} ticks that were held are run",
+    }[notice["on_return"]]
+
+
+def _links_of_exception(notice: Mapping[str, Any], url: str) -> dict[str, str]:
+    asked = f"?{urlencode({'env': notice['environment']})}" if notice["environment"] else ""
+    name = "Extend it" if notice["event"] == "ending" else "The exception"
+    links = {name: f"{url}/exceptions/{notice['exception']}{asked}"}
+    if notice["scope"] == "job":
+        links["The job"] = f"{url}/jobs/{quote(notice['target'])}{asked}"
+    return links
 
 
 def _links(notice: Mapping[str, Any], url: str) -> dict[str, str]:

@@ -29,13 +29,13 @@ begin
   end if;
 
   insert into kirby.exception_version select (v_version).*;
-  insert into kirby.exception_window (exception_id, version, from_at, until_at, noted_at)
-  select p_id, v_version.version, (w ->> 0)::timestamptz, (w ->> 1)::timestamptz,
-         (select o.noted_at from kirby.exception_window o  -- what was told is not told again
-           where o.exception_id = p_id and o.version = v_version.version - 1
-             and o.from_at = (w ->> 0)::timestamptz and o.until_at = (w ->> 1)::timestamptz)
+  insert into kirby.exception_window (exception_id, version, from_at, until_at, noted_at, reminded_at)
+  select p_id, v_version.version, (w ->> 0)::timestamptz, (w ->> 1)::timestamptz, o.noted_at, o.reminded_at
     from jsonb_array_elements(coalesce(p_document -> 'windows',
            jsonb_build_array(jsonb_build_array(v_version.from_at, v_version.until_at)))) w
+    left join kirby.exception_window o  -- what was told is not told again
+      on o.exception_id = p_id and o.version = v_version.version - 1
+     and o.from_at = (w ->> 0)::timestamptz and o.until_at = (w ->> 1)::timestamptz
    where (w ->> 0)::timestamptz < (w ->> 1)::timestamptz;
 
   perform kirby.append_job_event(null, null, 'exception_' || p_change,

@@ -16,15 +16,16 @@ create table kirby.channel (
 );
 
 -- What is told where, in one environment or in all that the channel is for.
--- events: opened, updated (digests), retried, resolved. kinds: of incidents; empty: all.
+-- events: of incidents opened, updated (digests), retried, resolved; of exceptions ending (it will soon be over), over.
+-- kinds: of incidents; empty: all, and exceptions.
 create table kirby.route (
   id             integer     generated always as identity primary key,
   channel_id     integer     not null references kirby.channel on delete cascade,
   environment_id smallint    references kirby.environment,
   scope          text        not null check (scope in ('job', 'tag', 'everything')),
   target         text        collate "C" not null default '',
-  events         text[]      not null default '{opened,resolved}'
-                 check (events <> '{}' and events <@ '{opened,updated,retried,resolved}'),
+  events         text[]      not null default '{opened,resolved,ending,over}'
+                 check (events <> '{}' and events <@ '{opened,updated,retried,resolved,ending,over}'),
   kinds          text[]      not null default '{}',
   created_by     text        not null,
   created_at     timestamptz not null default clock_timestamp(),

@@ -35,15 +35,17 @@ create table kirby.exception_version (
 );
 
 -- All windows of a version, made when it is: nothing has to run for one to begin or to end. noted_at: when a leader saw
--- that it was over, and told the log what it had held.
+-- that it was over, and told the log and people what it had held. reminded_at: when one saw that it was about to be.
 create table kirby.exception_window (
   exception_id integer     not null,
   version      integer     not null,
   from_at      timestamptz not null,
   until_at     timestamptz not null check (from_at < until_at),
   noted_at     timestamptz,
+  reminded_at  timestamptz,
   primary key (exception_id, version, from_at),
   foreign key (exception_id, version) references kirby.exception_version
 );
 create index exception_window_until on kirby.exception_window (until_at);
 create index exception_window_over  on kirby.exception_window (until_at) where noted_at is null;
+create index exception_window_ending on kirby.exception_window (until_at) where reminded_at is null;
