@@ -111,6 +111,35 @@ def test_what_went_wrong_is_said_in_one_line_without_the_secrets(hook):
     assert "sesame" not in nothing.answer
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("HTTPConnectionPool(host='h', port=1): Max retries exceeded with url: / (Caused by"
+         " NewConnectionError('<urllib3.connection.HTTPConnection object at 0x7f>: Failed to"
+         " establish a new connection: [Errno 111] Connection refused'))", "Connection refused"),
+        ("HTTPSConnectionPool(host='h', port=443): Max retries exceeded with url: / (Caused by"
+         " NameResolutionError(\"HTTPSConnection(host='h', port=443): Failed to resolve 'h' ([Errno"
+         " -2] Name or service not known)\"))", "Name or service not known"),
+        ("HTTPSConnectionPool(host='h', port=443): Max retries exceeded with url: / (Caused by"
+         " SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate"
+         " verify failed: self-signed certificate (_ssl.c:1006)')))",
+         "certificate verify failed: self-signed certificate"),
+        ("HTTPSConnectionPool(host='h', port=443): Max retries exceeded with url: / (Caused by"
+         " ConnectTimeoutError(<urllib3.connection object at 0x7f>, 'Connection to h timed out.'))",
+         "Connection to h timed out."),
+        ("no such room", "no such room"),
+    ],
+)  # fmt: skip
+def test_of_a_connection_that_failed_only_the_cause_is_said(text, said):
+    assert addresses._cause(text) == said
+
+
+def test_nobody_at_home_is_one_short_line():
+    said = addresses.send("json://127.0.0.1:1/", LETTER, {}, 5.0).answer
+    assert said.endswith("Connection refused")
+    assert len(said) < 100
+
+
 def test_each_service_gets_the_form_that_it_takes(hook, mail):
     assert addresses.send(hook.url, LETTER, {}, 5.0).delivered
     assert hook.got[0].body["message"] == "text"

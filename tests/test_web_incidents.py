@@ -121,3 +121,13 @@ def test_what_the_api_does_not_take_is_one_line(viewer, kirby, query):
     answer = viewer.get(f"/api/v1/incidents?{query}")
     assert answer.status_code in (400, 404)
     assert "\n" not in answer.json()["error"]
+
+
+def test_what_is_seen_again_and_again_is_one_line(viewer, kirby):
+    report = kirby.scheduled("report")
+    for _ in range(4):
+        kirby.ran(report, fails="ValueError: no orders")
+    [incident] = kirby.incidents()
+    page = viewer.get(f"/incidents/{incident['id']}").text
+    assert page.count("seen again") == 1
+    assert "seen again 3\u00d7" in page

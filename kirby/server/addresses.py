@@ -34,6 +34,10 @@ LOOKS_SECRET = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{16,}")
 ANSWER = re.compile(
     r"(Response Details|Socket Exception|SMTP .*|.*Exception)[^:]*:\s*(.*)", re.DOTALL
 )
+CAUSES = tuple(
+    re.compile(each)
+    for each in (r"\[Errno -?\d+\] ([^'\")]+)", r"\[SSL: \w+\] ([^'\"(]+)", r"'([^']+)'[)]*$")
+)
 LOCAL = frozenset(("dbus", "glib", "qt", "kde", "gnome", "macosx", "windows", "blink1", "syslog"))
 
 LOG = logging.getLogger("apprise")
@@ -232,7 +236,8 @@ def _notify(service: NotifyBase, letter: Letter, timeout: float) -> AppriseResul
 def _answer(result: AppriseResult) -> str:
     """What the service said, in one line; apprise has it among what it logged."""
     said = [entry for entry in result.logs() if entry.level != "DEBUG"]
-    more = [_read(found[2]) for entry in result.logs() if (found := ANSWER.match(entry.message))]
+    logged = (ANSWER.match(entry.message) for entry in result.logs())
+    more = [_cause(_read(found[2])) for found in logged if found]
     texts = [entry.message for entry in said] or ["sent" if result else "it was not taken"]
     return _one_line(texts[-1:] + more[-1:])
 
@@ -244,6 +249,13 @@ def _read(text: str) -> str:
     except (ValueError, SyntaxError):
         return text
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else text
+
+
+def _cause(text: str) -> str:
+    """Of a connection that failed only why: the library tells of all its layers around it."""
+    inmost = text.partition("Caused by ")[2]
+    found = next((found for each in CAUSES if (found := each.search(inmost))), None)
+    return found[1].strip() if found else text
 
 
 def _one_line(texts: Sequence[str]) -> str:

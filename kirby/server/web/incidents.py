@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid, KirbyError
 from kirby.server import incidents
+from kirby.server.incidents import Moment
 from kirby.server.web import api, pages
 from kirby.server.web.api_incidents import look_up
 
@@ -77,11 +81,22 @@ def _page(request: Request, status: int = 200, problem: str | None = None) -> Re
         context = {
             "incident": found,
             "told": incidents.told(conn, found),
-            "timeline": incidents.timeline(conn, found),
+            "timeline": _folded(incidents.timeline(conn, found)),
             "lines": incidents.lines(conn, found),
         }
     template = "incidents/_now.html" if pages.partial(request) else "incidents/show.html"
     return pages.render(request, template, status, problem=problem, spans=SPANS, **context)
+
+
+def _folded(timeline: Iterable[Moment]) -> list[tuple[Moment, int]]:
+    """What was seen again and again is one line, that of the last time, with how often it was."""
+    alike = (list(each) for _, each in groupby(timeline, _seen))
+    return [(each[0], len(each)) for each in alike]
+
+
+def _seen(moment: Moment) -> tuple[object, ...]:
+    again = moment.type == "incident_updated"
+    return (moment.data.get("title"),) if again else (moment.position,)
 
 
 ROUTES = [
