@@ -3,12 +3,13 @@
 
 const MOST_LINES = 5000;
 
-/* A refresh must not take away what somebody reads: an open detail, a selection, the focus. */
+/* A refresh must not take away what somebody reads: an open detail, a selection, the focus, what was typed. */
 function isBusy(element) {
   const selection = document.getSelection();
   return (
     document.hidden ||
     element.querySelector("details[open]") !== null ||
+    [...element.querySelectorAll("input:not([type]), textarea")].some((field) => field.value !== field.defaultValue) ||
     (element.contains(document.activeElement) && document.activeElement !== element) ||
     (selection !== null && !selection.isCollapsed && element.contains(selection.anchorNode))
   );

@@ -29,7 +29,10 @@ def schedule() -> None:
 @connection.env_option
 @connection.json_option
 def list_(find: str, limit: int, environment: str, as_json: bool) -> None:
-    """List the scheduled jobs: when each runs next, what became of the last tick."""
+    """List the scheduled jobs, those that run next first.
+
+    With what the schedule says, what became of the last tick, and the exception in force.
+    """
     with connection.unit_in(environment) as (conn, where):
         found = timetable.listing(conn, where, find=find, limit=limit)
     if as_json:
