@@ -193,6 +193,67 @@ def test_a_moment_that_is_too_late_is_found(state):
     assert len(state.wrong()) > 0
 
 
+def test_a_piece_is_bounded_however_old_the_log_is(state):
+    """A state that is young in an old log: long stretches without it come before."""
+    state.mutate("seed", 1, 0)
+    state.ask("select setval('kirby.position', 30000000)")
+    fill(state, 20_000)
+    state.policy("30 days")
+    state.count()
+
+    [(removed, more)] = state.ask(COMPACT, state.id, 2000)
+    while more and not removed:
+        [(removed, more)] = state.ask(COMPACT, state.id, 2000)
+
+    assert 1000 < removed < 8000
+    assert more
+    assert state.compact() == 20_000 - 10 - removed
+    assert state.wrong() == []
+
+
+def fill(state, count):
+    """So many versions of ten keys within a day."""
+    state.ask("set session_replication_role = replica")
+    state.ask(
+        "insert into kirby.state_mutation"
+        " (position, state_id, key, version, op, value, recorded_at) select nextval('kirby.position'), %s, 'k' || g %% 10, g / 10 + 1, 'set', to_jsonb(g),"
+        " %s::timestamptz + g * interval '1 second' from generate_series(0, %s - 1) g",
+        state.id, moment(DAY), count,
+    )  # fmt: skip
+    state.ask("set session_replication_role = origin")
+    state.ask(
+        "insert into kirby.state_entry (state_id, key, version, op, value, position, updated_at)"
+        " select distinct on (key) state_id, key, version, op, value, position, recorded_at"
+        " from kirby.state_mutation where state_id = %s order by key, position desc"
+        " on conflict (state_id, key) do update set version = excluded.version",
+        state.id,
+    )
+
+
+def test_a_version_of_a_clock_that_was_ahead_stays_and_stops_nothing(state):
+    state.mutate("a", 1, 0)
+    state.mutate("a", 2, 1)
+    state.mutate("c", 1, 400 * DAY)
+    for day in range(1, 50):
+        state.mutate("a", day, day * DAY)
+        state.mutate("a", day + 0.5, day * DAY + 1)
+    state.policy("30 days")
+
+    assert state.compact() == 50
+    assert state.at()["c"] == (1, 1)
+    assert state.wrong() == []
+
+
+@pytest.mark.parametrize("keep", ["0 days", "23 hours", "40000 days", "800000 days"])
+def test_how_long_all_is_kept_has_bounds(state, keep):
+    for query in (
+        "select kirby.plan_compaction(%s, %s::interval)",
+        "select kirby.set_compaction(%s, %s::interval, 'ann', '')",
+    ):
+        with pytest.raises(psycopg.Error, match="a day at least and a hundred years at most"):
+            state.ask(query, state.id, keep)
+
+
 # What reads the past
 
 

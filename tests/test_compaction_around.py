@@ -443,3 +443,39 @@ def test_setting_back_to_what_is_gone_comes_back_with_why(old, admin):
 def test_a_page_of_a_state_that_keeps_all_says_nothing(state, admin):
     state.mutate("a", 1)
     assert "What is kept of its history" not in admin.get("/states/sums").text
+
+
+def test_an_export_that_is_under_way_never_leaves_with_a_wrong_state(state):
+    for number in range(2):
+        for hour in range(4):
+            state.mutate("a", {"n": number * 4 + hour}, number * DAY + hour * HOUR)
+    at = state.log[1][0]
+    state.ask("select kirby.publish('orders', '1')")
+    state.count()
+    asked = json.dumps({"topics": ["orders"], "states": ["sums"], "after": at})
+    export = state.value("select kirby.begin_export(%s, 'me')", asked)["export"]
+    entries = "select lines from kirby.export_entries(%s, 'sums', null, 100, 'me')"
+    assert '"n": 1' in state.value(entries, export)
+
+    state.policy("90 days")
+    assert state.compact() == 6
+
+    with pytest.raises(psycopg.Error, match="state sums was compacted"):
+        state.value(entries, export)
+
+
+def test_each_state_has_its_turn(state, dsn):
+    other = state.value("select kirby.state_id(1::smallint, 'other')")
+    third = state.value("select kirby.state_id(1::smallint, 'third')")
+    for each in (state.id, other, third):
+        state.ask("select kirby.set_compaction(%s, '90 days', 'ann', '')", each)
+    keeper = Housekeeper(dsn, lambda: True)
+    keeper._to_compact = [third]
+    state.ask("select kirby.set_compaction(%s, null, 'ann', '')", other)
+
+    keeper._plan_compaction(state.conn)
+
+    assert keeper._to_compact == [third, state.id]
+    assert not keeper._compact(state.conn)
+    looked = "select state_id from kirby.compaction where looked > 0"
+    assert state.ask(looked) == []  # there is nothing in them

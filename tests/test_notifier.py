@@ -125,6 +125,29 @@ def test_closing_waits_for_a_notification_that_is_being_sent():
     sender.join()
 
 
+def test_closing_waits_for_what_is_about_to_be_sent(sent, until):
+    """What was taken to be sent is on its way, though nobody is at the connection yet."""
+    made = notifier.Notifier(sent.append)
+    taken, go_on = threading.Event(), threading.Event()
+
+    def due():
+        taken.set()
+        go_on.wait(10)
+        return [1]
+
+    sender = threading.Thread(target=made._try, args=[due])
+    sender.start()
+    taken.wait(10)
+    closer = threading.Thread(target=made.close)
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive()
+    go_on.set()
+    closer.join(10)
+    assert sent == [[1]]
+    sender.join()
+
+
 def test_gathered_notifications_go_out_by_themselves(sent, until):
     made = notifier.Notifier(sent.append)
     made.notify([1])

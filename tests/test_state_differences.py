@@ -213,36 +213,7 @@ def test_a_restored_state_is_what_it_was_and_every_key_is_one_version_on(past, s
     assert changed == differing
 
 
-def test_restore_keys_to_just_before_a_position_of_each(past):
-    first = past.mutate("a", 1)
-    second = past.mutate("a", 2)
-    past.mutate("a", 3)
-    new = past.mutate("b", 1)
-    past.mutate("c", 1)
-    gone = past.mutate("c")
-    past.mutate("d", 1)
-
-    restored = past.value(
-        "select kirby.restore_keys(%s, %s, %s, 7, %s)",
-        past.id, ["a", "b", "c", "d", "none"], [second, new, gone + 1, 2**62, 5],
-        '{"replay": 4, "restored": {"rewind": 4}}',
-    )  # fmt: skip
-
-    assert restored == 2  # c is deleted, d is so already
-    assert past.at() == {"a": (4, 1), "d": (1, 1)}
-    assert past.ask(
-        "select key, op, run_id, headers from kirby.state_mutation where position > %s"
-        " and run_id is not null order by position",
-        first,
-    ) == [
-        ("a", "set", 7, {"replay": 4, "restored": {"rewind": 4, "version": 1}}),
-        ("b", "delete", 7, {"replay": 4, "restored": {"rewind": 4, "version": 0}}),
-    ]
-    assert past.ask("select * from kirby.verify_state_entries()") == []
-
-
 def test_nothing_to_restore(past):
-    assert past.value("select kirby.restore_keys(%s, '{}', '{}')", past.id) == 0
     assert past.value("select kirby.restore_state(%s, 5, null, null, '', 'me', '')", past.id) == 0
     with pytest.raises(psycopg.Error, match="restore to what: give a position or a moment"):
         past.ask("select kirby.restore_state(%s, null, null, null, '', 'me', '')", past.id)

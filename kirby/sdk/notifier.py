@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 
@@ -34,14 +34,17 @@ class Notifier:
 
     def notify(self, topics: Sequence[int]) -> None:
         """Wake the readers of these topics, now or some ten milliseconds after the last time."""
-        self._try(self._due(topics))
+        self._try(lambda: self._due(topics))
 
     def flush(self) -> None:
         """Send what was gathered."""
+        self._try(self._gathered)
+
+    def _gathered(self) -> list[int]:
         with self._lock:
             pending, self._pending = sorted(self._pending), set()
             self._sent.update(dict.fromkeys(pending, time.monotonic()))
-        self._try(pending)
+        return pending
 
     def _due(self, topics: Sequence[int] = ()) -> list[int]:
         """Those of these and of what was gathered whose pause is over; the others are gathered."""
@@ -67,7 +70,7 @@ class Notifier:
                 if vain == LOOKS:
                     self._looking = None
                     return
-            self._try(self._due())
+            self._try(self._due)
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -95,11 +98,12 @@ class Notifier:
         with self._sending:
             return
 
-    def _try(self, topics: list[int]) -> None:
-        """A lost hint costs a second at the most, so it is never worth an error."""
-        if topics:
-            try:
-                with self._sending:
+    def _try(self, due: Callable[[], list[int]]) -> None:
+        """A lost hint costs a second at the most, so it is never worth an error.
+
+        What is taken to be sent is sent before anybody else may use the connection.
+        """
+        with self._sending:
+            if topics := due():
+                with suppress(KirbyError, psycopg.Error):
                     self._send(topics)
-            except (KirbyError, psycopg.Error):
-                return

@@ -206,6 +206,7 @@ class Planner:
     def __init__(self) -> None:
         self._tzdata = tzdata()
         self._is_new = True
+        self._renewal = recurring.Renewal()
         self.behind = False
 
     def plan(self, conn: db.Connection, budget: float = float("inf")) -> int:
@@ -215,9 +216,10 @@ class Planner:
         """
         if self._is_new:  # of time zones this process may know more, or less, than the one before
             conn.execute(OUTDATED, [self._tzdata])
+            self._renewal.begin(conn)
             self._is_new = False
-            recurring.renew(conn)
         until = time.monotonic() + budget
+        self._renewal.go_on(conn, until)
         planned = 0
         self.behind = True
         while self.behind and time.monotonic() < until:

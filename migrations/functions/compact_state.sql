@@ -1,12 +1,13 @@
 -- Remove the oldest versions that a state need not keep (kirby.set_compaction): those that another version of their key
--- followed on the same day, in the order of positions. Looks for them until there are p_most or p_budget is spent. Returns how
--- many, and whether to go on at once. What it removed is an event of the log.
+-- followed on the same day, in the order of positions. Looks at p_most versions of the state at a time, or some thousand
+-- more (kirby.moment says where they end), until it has found as many or p_budget is spent. Returns how many it removed,
+-- and whether to go on at once. What it removed is an event of the log.
 --
 -- A short transaction. Writers do not wait for it: it locks only what nobody changes any more. One at a time for each
 -- environment; what sets states back (kirby.compaction_lock) and this wait for each other. 55P03: not now.
 create or replace function kirby.compact_state(
   p_state_id integer,
-  p_most integer default 5000,
+  p_most integer default 2000,
   p_budget interval default '200 ms',
   out removed integer,
   out more boolean
@@ -27,8 +28,6 @@ declare
   v_from   bigint;
   v_upto   bigint;
   v_stop   bigint;
-  v_span   bigint := p_most;
-  v_look   timestamptz;
   v_some   record;
   v_keys   text[] := '{}';
   v_gone   bigint[] := '{}';
@@ -52,8 +51,9 @@ begin
   v_from := v_policy.looked;
   while v_from < v_high and v_stop is null and cardinality(v_gone) < p_most
         and clock_timestamp() < v_began + p_budget loop
-    v_look := clock_timestamp();
-    v_upto := least(v_high, v_from + v_span);
+    v_upto := least(v_high, (select m.position from kirby.moment m
+                              where m.state_id = p_state_id and m.position > v_from
+                              order by m.position offset p_most / 1000 limit 1));
     with found as materialized (
       select * from kirby.compactable(p_state_id, v_from, v_upto, v_cut, v_hold)
     ), stop as (
@@ -70,9 +70,6 @@ begin
     v_at := v_at || v_some.at;
     v_stop := v_some.stop;
     v_from := coalesce(v_stop - 1, v_upto);
-    if clock_timestamp() < v_look + p_budget / 10 then
-      v_span := v_span * 2;  -- there is little of it here
-    end if;
   end loop;
   removed := cardinality(v_gone);
   more := v_from < v_high and v_stop is null;

@@ -1,6 +1,6 @@
 -- The next entries of an export of a state as it was at its moment (kirby.entries_before), after a key, masked, a line of JSON each:
 -- {"key", "value"}. After: the key to go on after, which may be none that may leave; NULL at the end.
--- KB001: the state is not part of it, or its mask drops the key. Else as kirby.own_export.
+-- KB001: the state is not part of it, its mask drops the key, or it was compacted meanwhile. Else as kirby.own_export.
 create or replace function kirby.export_entries(
   p_export bigint,
   p_state text,
@@ -36,6 +36,7 @@ begin
                  case when v_masked then kirby.masked_document(jsonb_build_object('key', e.key, 'value', e.value),
                                                                v_part -> 'masks', v_deny, v_export.salt) end as masked
             from kirby.entries_before(v_state, (v_export.plan ->> 'at')::bigint, p_after, p_max) e) d;
+  perform kirby.check_begins(v_state, (v_export.plan ->> 'at')::bigint);  -- after it: else a piece could come in between
   if entries > 0 then
     update kirby.export x
        set sent = x.sent || jsonb_build_object('state ' || p_state, coalesce((x.sent ->> ('state ' || p_state))::bigint, 0) + entries)

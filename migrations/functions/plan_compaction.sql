@@ -1,7 +1,7 @@
 -- What compaction would remove by now from a state that keeps all versions of so long (kirby.compactable, from where it
 -- has got to): how many versions, of how many keys and days, from which to which position and moment; "of" is how many
 -- there are. Upto: the end of the last day that is old enough. Held_by: the rewind that it stops at. Changes nothing.
--- KB001: less than a day.
+-- KB001 (kirby.check_keep).
 create or replace function kirby.plan_compaction(
   p_state_id integer,
   p_keep interval,
@@ -27,9 +27,7 @@ declare
   v_high   bigint := kirby.compaction_horizon();
   v_hold   record;
 begin
-  if p_keep < interval '1 day' then
-    perform kirby.fail('KB001', format('all versions are kept for a day at least, not for %s', p_keep));
-  end if;
+  perform kirby.check_keep(p_keep);
   upto := kirby.compaction_cut(p_keep);
   select h.* into v_hold
     from kirby.state s cross join lateral kirby.compaction_hold(s.environment_id) h where s.id = p_state_id;

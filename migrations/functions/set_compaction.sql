@@ -1,5 +1,5 @@
 -- Let a state keep all versions of so long, and of older ones the last of each key and day (UTC); NULL: all that there
--- are. Nothing is removed here: kirby.compact_state does it, bit by bit. Audited. KB001: less than a day. KB002: no state.
+-- are. Nothing is removed here: kirby.compact_state does it, bit by bit. Audited. KB001 (kirby.check_keep). KB002: no state.
 create or replace function kirby.set_compaction(p_state_id integer, p_keep interval, p_actor text, p_reason text)
   returns void
   language plpgsql
@@ -15,9 +15,8 @@ begin
     from kirby.state s join kirby.environment e on e.id = s.environment_id where s.id = p_state_id;
   if not found then
     perform kirby.fail('KB002', format('there is no state %s', p_state_id));
-  elsif p_keep < interval '1 day' then
-    perform kirby.fail('KB001', format('all versions are kept for a day at least, not for %s', p_keep));
   end if;
+  perform kirby.check_keep(p_keep);
   insert into kirby.compaction (state_id, actor) values (p_state_id, p_actor) on conflict do nothing;
   select c.keep into v_before from kirby.compaction c where c.state_id = p_state_id for update;
   if v_before is distinct from p_keep then

@@ -20,6 +20,7 @@ log = logging.getLogger("kirby.supervisor")
 
 PIECE = 0.5  # seconds of removing messages in one go
 SOON = 1.0  # until something is tried again for which a lock was not had
+A_WHILE = 0.2  # seconds for which states are compacted in one go
 SHARE = 9  # a duty that took a second rests for so many
 
 COUNT = "select kirby.count_messages()"
@@ -178,12 +179,16 @@ class Housekeeper(Beside):
         return bool(db.scalar(conn, REMOVE_ROWS, [task.log]))
 
     def _plan_compaction(self, conn: db.Connection) -> bool:
-        self._to_compact = [state_id for (state_id,) in conn.execute(TO_COMPACT).fetchall()]
+        """Those that are new go behind those that wait: each has its turn."""
+        found = [state_id for (state_id,) in conn.execute(TO_COMPACT).fetchall()]
+        waiting = [each for each in self._to_compact if each in set(found)]
+        self._to_compact = waiting + [each for each in found if each not in set(waiting)]
         return False
 
     def _compact(self, conn: db.Connection) -> bool:
-        """One piece of one state; whether there is more to do. All states take turns."""
-        if self._to_compact:
+        """A piece of each state in turn, for a while; whether there is more to do."""
+        until = time.monotonic() + A_WHILE
+        while self._to_compact and time.monotonic() < until:
             state_id = self._to_compact.pop(0)
             try:
                 more = db.scalar(conn, COMPACT, [state_id])

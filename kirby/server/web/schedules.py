@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kirby.core.errors import Invalid, KirbyError
-from kirby.server import calendars, exclusions, timetable
+from kirby.server import calendars, exclusions, timetable, wishes
 from kirby.server.calendars import Calendar
 from kirby.server.drafts import Draft
 from kirby.server.environments import Environment
@@ -141,6 +141,7 @@ def _timetable(request: Request, conn: Connection) -> dict[str, Any]:
     return {
         "timetable": timetable.listing(conn, pages.environment(request), find=find),
         "find": find,
+        "clock": wishes.clock,
     }
 
 
