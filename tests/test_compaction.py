@@ -216,7 +216,8 @@ def fill(state, count):
     state.ask("set session_replication_role = replica")
     state.ask(
         "insert into kirby.state_mutation"
-        " (position, state_id, key, version, op, value, recorded_at) select nextval('kirby.position'), %s, 'k' || g %% 10, g / 10 + 1, 'set', to_jsonb(g),"
+        " (position, state_id, key, version, op, value, recorded_at)"
+        " select nextval('kirby.position'), %s, 'k' || g %% 10, g / 10 + 1, 'set', to_jsonb(g),"
         " %s::timestamptz + g * interval '1 second' from generate_series(0, %s - 1) g",
         state.id, moment(DAY), count,
     )  # fmt: skip
