@@ -87,7 +87,7 @@ def test_by_command_api_and_page_it_is_the_same(kirby, dsn, site, admin):
         "no scheduled job in dev has x in its name\n"
     )
     assert "No scheduled job in dev has" in admin.get("/schedules?find=x").text
-    kirby("exception", "add", "--job", "hourly", "--until", "2h", "--reason", "broken", "--yes")
+    kirby("exception", "add", "--job", "hourly", "--until", "2h", "--reason", "broken")
     [held] = admin.get("/api/v1/schedules").json()
     assert (held["exception"], held["exception_reason"]) == ("paused", "broken")
     assert f"/exceptions/{held['exception_id']}" in admin.get("/schedules").text
