@@ -38,7 +38,8 @@ PROBLEMS = """
        and j.kind <> 'daemon' and d.id not in (select deployment_id from known)
     union all
     select 'daemon_down', j.name, latest.id,
-           live.n || ' of ' || v.replicas || ' replicas running'
+           live.n || ' of ' || v.replicas
+             || case v.replicas when 1 then ' replica' else ' replicas' end || ' running'
              || coalesce('; the last one ended: ' || latest.reason, ''),
            coalesce(latest.ended_at, v.created_at), null
       from kirby.deployment d

@@ -82,8 +82,8 @@ def sentence(id: int | None, said: Wish, view: Outlook) -> str:
     begin = f" from {clock(said.start, said.tz)}" if said.start else ""
     lasts = spans.text(timedelta(seconds=said.lasts or 0))
     again = f", each {said.recurs} for {lasts}," if said.recurs else ""
-    ticks = f"{view.ticks}{'+' if view.is_more else ''} tick{'' if view.ticks == 1 else 's'}"
-    inside = f"; {ticks} fall into that time" if view.scheduled else ""
+    ticks = f"{view.ticks}{'+' if view.is_more else ''} ticks fall"
+    inside = f"; {'1 tick falls' if view.ticks == 1 else ticks} into that time"
     back = {
         "next_tick": "the next tick",
         "run_once": "one run at once, if any was missed",
@@ -91,7 +91,8 @@ def sentence(id: int | None, said: Wish, view: Outlook) -> str:
     }[said.on_return]
     head = f"exception {id}" if id else "this exception"
     return (
-        f"{head}: {who} {what}{begin}{again} until {clock(said.until, said.tz)}{inside};"
+        f"{head}: {who} {what}{begin}{again} until {clock(said.until, said.tz)}"
+        f"{inside if view.scheduled else ''};"
         f" then by itself: {back}"
     )
 
