@@ -255,6 +255,36 @@ def test_aborted_with_live_messages_the_figures_are_exact(house):
     assert house.rewinder.wrong() == []
 
 
+def test_an_aborted_one_says_how_far_it_was(house):
+    house.wrong = False
+    house.order(*[("a", 1)] * 10)
+    house.run()
+    again = house.rewinder.rewind(states=True)
+    house.make(3)
+    house.rewinder.act("abort", again.id)
+    while house.rewinder.status(again.id) == "aborting":
+        house.count()
+        house.rewinder.end()
+
+    found = house.rewinder.get(again.id)
+    assert (found.status, found.total, found.done) == ("aborted", 10, 3)
+
+
+def test_a_plan_warns_of_what_was_set_back_by_hand(house):
+    house.wrong = False
+    house.order(("a", 1), ("a", 2), ("b", 1))
+    house.run()
+    assert house.rewinder.plan(0, states=True).warnings == []
+    sums, position = house.rewinder.conn.execute(
+        "select state_id, max(position) from kirby.state_mutation where key = 'a' group by 1"
+    ).fetchone()
+    house.rewinder.conn.execute(
+        "select kirby.restore_state(%s, %s, null, '{a}', '', 'ann', 'why')", [sums, position - 1]
+    )
+    [warning] = house.rewinder.plan(0, states=True).warnings
+    assert "from elsewhere" in warning
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_all_the_way_it_ends_exact(house, seed):
     chance = random.Random(seed)

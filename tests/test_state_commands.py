@@ -54,17 +54,29 @@ def test_who_did_it(kirby, two):
 
 
 def test_back_to_what_it_was(kirby, two, past):
-    assert (
-        kirby("state", "restore", "sums", "b", "--to", two).out
-        == "sums: 1 key is what it was then\n"
+    assert kirby("state", "restore", "sums", "b", "--to", two, "--yes").out == (
+        "b: nothing → 2\nsums: 1 key would change\nsums: 1 key is what it was then\n"
     )
-    done = kirby("state", "restore", "sums", "--all", "--to", two, "--reason", "a bug")
-    assert done.out == "sums: 1 key is what it was then\n"
+    whole = ("state", "restore", "sums", "--all", "--to", two, "--reason", "a bug")
+    assert "nobody is here to answer: say --yes" in kirby(*whole, stdin="").err
+    assert kirby(*whole, stdin="n\n").code == 130
+    assert past.at() == {"a": (2, {"x": 1, "y": 3}), "b": (3, 2)}
+    assert "sums: 1 key is what it was then\n" in kirby(*whole, stdin="y\n").out
     assert past.at() == {"a": (3, {"x": 1}), "b": (3, 2)}
-    done = kirby("state", "restore", "sums", "--all", "--to", two)
-    assert done.out == "sums: 0 keys are what it was then\n"
+    assert kirby(*whole).out == "sums is as it was then\n"
     audited = "select reason from kirby.audit_event where verb = 'state_restored' order by 1"
-    assert [reason for (reason,) in past.ask(audited)] == ["", "", "a bug"]
+    assert [reason for (reason,) in past.ask(audited)] == ["", "a bug"]
+
+
+def test_what_would_be_deleted_is_told_before(kirby, two, past):
+    past.mutate("new", 5, 40)
+    plan = kirby("state", "restore", "sums", "new", "--to", two, "--plan").out
+    assert plan == (
+        "new: 5 → deleted\nsums: 1 key would change, 1 of them deleted: they had no value then\n"
+    )
+    assert past.at()["new"] == (1, 5)
+    assert kirby("state", "restore", "sums", "new", "--to", two, stdin="y\n").code == 0
+    assert "new" not in past.at()
 
 
 def test_keys_of_a_file(kirby, past, tmp_path):
@@ -87,6 +99,7 @@ def test_keys_of_a_file(kirby, past, tmp_path):
         (["diff", "sums", "now"], "since now nothing can have changed: say since when"),
         (["blame", "sums", "b"], "key b has no value"),
         (["restore", "sums", "--all", "--to", "now"], "sums is what it is now: say to when"),
+        (["restore", "sums", "zz", "--to", "5"], "state sums has no key zz"),
         (["restore", "other", "--all", "--to", "5"], "there is no state in dev called other"),
         (["load", "sums", "bad.txt"], 'line 1 is not {"key": "…", "value": …}: nothing'),
         (["load", "sums", "long.txt"], "a key has at most 1024 bytes"),

@@ -9,6 +9,7 @@ from fix_schedules import house_fixture  # noqa: F401
 from fix_web import connected, deploy
 from starlette.testclient import TestClient
 
+from kirby.core import subscriptions
 from kirby.core.errors import NotFound
 from kirby.server import query, why
 from kirby.server.environments import Environment
@@ -315,3 +316,19 @@ def test_a_pause_beyond_what_is_planned_says_that_nothing_planned_will_run(house
     assert f"it will not run: paused until 2027-02-01 00:00 UTC by exception {id}: closed" in first
     assert rest.startswith("none of the ")
     assert rest.endswith(" ticks planned so far will run")
+
+
+def test_messages_that_it_could_not_handle_are_told(kirby, dsn):
+    with connected(dsn) as conn:
+        deploy(conn, "totals", "daemon")
+        held, _ = subscriptions.subscribe(conn, "readings", "totals", on_failure="park")
+        for number in range(2):
+            conn.execute("select kirby.publish('readings', %s::text::jsonb)", [number])
+        while batch := subscriptions.claim(conn, held, 10):
+            failed = [subscriptions.Failure(each, "park", "oops") for each in batch.positions]
+            subscriptions.settle(conn, batch, failures=failed)
+
+    told = kirby("why", "job", "totals").out
+    assert "2 messages of readings could not be handled, since" in told
+    assert "kirby subscription show readings totals" in told
+    assert "a daemon, 1 replica, version 1" in told

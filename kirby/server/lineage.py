@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 from sqlalchemy import Connection
 
 from kirby.core.errors import NotFound
-from kirby.server import compaction, query
+from kirby.server import compaction, query, states
 from kirby.server.compaction import Lost
 from kirby.server.environments import Environment
 
@@ -219,6 +219,7 @@ def version(
         conn, VERSION, environment_id=environment.id, state=state, key=key, version=number
     )
     if found is None:
+        states.get(conn, environment, state)  # it may be the state that is not there
         which = f"version {number} of key {key}" if number else f"key {key}"
         raise NotFound(f"there is no {which} in state {state} of {environment.name}")
     return int(found)

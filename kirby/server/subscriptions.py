@@ -50,6 +50,16 @@ UNDONE = """
      order by d.parked_at nulls last, d.due_at, d.position
      limit %(limit)s
 """
+PARKED_OF = """
+    select t.name as topic, s.name as subscription, count(*) as messages, min(u.parked_at) as since
+      from kirby.due u
+      join kirby.subscription s on s.id = u.subscription_id
+      join kirby.topic t on t.id = s.topic_id
+     where t.environment_id = %(environment_id)s and u.parked_at is not null
+       and (s.name = %(job)s or exists (select from kirby.declaration d
+                                         where d.subscription_id = s.id and d.job = %(job)s))
+     group by t.name, s.name order by t.name, s.name
+"""
 UNPARK = "select kirby.unpark(%(id)s, %(positions)s, %(actor)s)"
 EDIT = """
     select kirby.edit_parked(%(id)s, %(position)s, %(payload)s::jsonb, %(actor)s, %(reason)s)
@@ -134,6 +144,21 @@ def get(conn: Connection, environment: Environment, topic: str, name: str) -> Su
         if each.name == name:
             return each
     raise query.missing(f"subscription of topic {topic}:", name, [each.name for each in found])
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """So many messages of a topic that a subscription could not handle, since the first of them."""
+
+    topic: str
+    subscription: str
+    messages: int
+    since: datetime
+
+
+def parked_of(conn: Connection, environment: Environment, job: str) -> list[Parked]:
+    """What a job could not handle, by the topics that it reads."""
+    return query.rows(conn, Parked, PARKED_OF, environment_id=environment.id, job=job)
 
 
 def undone(

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from kirby.core.errors import NotFound
-from kirby.server import jobs, query, schedule_words, schedules
+from kirby.server import jobs, query, schedule_words, schedules, subscriptions
 from kirby.server.environments import Environment
 from kirby.server.jobs import Job
 
@@ -263,7 +263,7 @@ def _says(asked: _Asked) -> str:
     said, job = asked.said, asked.job
     since = f"version {said.version} since {said.created_at:%Y-%m-%d %H:%M} UTC by {said.actor}"
     if job.kind == "daemon":
-        return f"a daemon, {job.replicas} replicas, {since}"
+        return f"a daemon, {job.replicas} {'replica' if job.replicas == 1 else 'replicas'}, {since}"
     if not said.schedules:
         return f"run by hand, {since}"
     without = f", not on the days of {', '.join(said.exclude)}" if said.exclude else ""
@@ -357,6 +357,8 @@ def _present(asked: _Asked) -> Iterator[Answer]:
         yield from _replicas(asked, live, bool(held))
     elif not live:
         yield Answer("now", "nothing of it runs")
+    if asked.at == asked.now:
+        yield from _parked(asked)
     for incident in query.rows(asked.conn, _Incident, INCIDENTS, **asked.ids):
         since = asked.time(incident.opened_at)
         yield Answer("now", f"incident {incident.id} since {since}: {incident.title}",
@@ -382,6 +384,17 @@ def _replicas(asked: _Asked, live: list[_Run], held: bool) -> Iterator[Answer]:
     if count < job.replicas and asked.at == asked.now:
         why = "on purpose: see above" if held else "the leader queues what is missing"
         yield Answer("now", f"{count} of {job.replicas} replicas are there; {why}")
+
+
+def _parked(asked: _Asked) -> Iterator[Answer]:
+    for each in subscriptions.parked_of(asked.conn, asked.environment, asked.job.name):
+        what = "1 message" if each.messages == 1 else f"{each.messages:,} messages"
+        yield Answer(
+            "now",
+            f"{what} of {each.topic} could not be handled, since {asked.time(each.since)}:"
+            f" kirby subscription show {each.topic} {each.subscription}",
+            each.since,
+        )
 
 
 # The next time

@@ -54,7 +54,7 @@ begin
                     select j.name from kirby.run r
                       join kirby.deployment d on d.id = r.deployment_id join kirby.job j on j.id = d.job_id
                      where r.id = m.run_id)) as job) w
-     where not coalesce(m.headers, '{}') ? 'restored'
+     where m.headers #> '{restored,rewind}' is null  -- what a rewind set back itself
        and not m.position = any (v_made.versions)
      group by f.place_id
   )

@@ -23,6 +23,7 @@ begin
     return false;
   end if;
 
+  perform kirby.note_done(p_rewind.id);
   v_since.until := null;
   perform kirby.set_keys_back(p_rewind, array_agg(k.state_id), array_agg(k.key), array_agg(p_rewind.position))
      from (select s.state_id, s.key from kirby.rewind_state s where s.rewind_id = p_rewind.id

@@ -17,6 +17,7 @@ begin
     return false;
   end if;
 
+  perform kirby.note_done(p_rewind.id);
   perform kirby.set_keys_back(p_rewind, v_touched.states, v_touched.state_keys,
                               array_fill(p_rewind.position, array[cardinality(v_touched.states)]));
   for v_subscription in select * from kirby.rewound(p_rewind.topic_id, p_rewind.subscriptions) loop

@@ -61,7 +61,7 @@ def compact(
         if only_plan:
             return
         if not yes:
-            click.confirm("\nRemove them, and what gets as old, for good?", abort=True)
+            output.confirm("Remove them, and what gets as old, for good?")
     with connection.unit_in(environment) as (conn, where):
         state = states.get(conn, where, name)
         if keep_all or keep is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.cells import cell_len
 
+from kirby.core.errors import Invalid
 from kirby.server import documents, spans
 from kirby.server.documents import plain as plain
 
@@ -27,6 +28,17 @@ def listing(rows: Sequence[Any], columns: Mapping[str, str], *, as_json: bool, e
         click.echo(empty)
     else:
         table([[getattr(row, name) for name in columns] for row in rows], list(columns.values()))
+
+
+def confirm(question: str) -> None:
+    """Ask; no ends the command. Raises Invalid where nobody can answer."""
+    try:
+        click.confirm(f"\n{question}", abort=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            click.echo()
+            raise Invalid("nobody is here to answer: say --yes") from None
+        raise
 
 
 def table(rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> None:

@@ -105,7 +105,7 @@ def rewind(
     if plan.inexact and not plan.accepted:
         raise Invalid(plan.inexact.text)
     if not (yes or propose):
-        click.confirm("\nRewind?", abort=True)
+        output.confirm("Rewind?")
     with connection.unit() as conn:
         act = rewinds.propose if propose else rewinds.begin
         found = act(conn, plan, actor=connection.actor(), reason=reason)

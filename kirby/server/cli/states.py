@@ -16,7 +16,7 @@ from kirby.core import tasks
 from kirby.core.errors import Invalid
 from kirby.core.states import Column, column
 from kirby.server import documents, moments, states
-from kirby.server.cli import compaction, connection, output
+from kirby.server.cli import compaction, connection, output, restores
 from kirby.server.database import driver
 from kirby.server.topics import check_json
 
@@ -60,6 +60,7 @@ def state() -> None:
 
 state.add_command(compaction.show)
 state.add_command(compaction.compact)
+state.add_command(restores.restore)
 
 
 @state.command("list")
@@ -210,45 +211,6 @@ def blame(name: str, key: str, environment: str, as_json: bool) -> None:
         found = states.blame(conn, state, key)
         compaction.tell_blame(conn, state, found)
     output.listing(found, BLAMED, as_json=as_json, empty=f"{key} has no value in {name}")
-
-
-@state.command()
-@click.argument("name")
-@click.argument("key", required=False)
-@click.option("--to", "moment", metavar=MOMENT, required=True, help="What it was then.")
-@click.option("--prefix", default="", help="Only keys that begin with this.")
-@click.option("--all", "whole", is_flag=True, help="The whole state.")
-@click.option("--reason", default="", help="Why, for the audit log.")
-@connection.env_option
-def restore(
-    name: str,
-    key: str | None,
-    moment: str,
-    prefix: str,
-    whole: bool,
-    reason: str,
-    environment: str,
-) -> None:
-    """Set KEY, or all of a state, back to what it was.
-
-    As new versions: nothing is lost.
-    """
-    if sum((key is not None, bool(prefix), whole)) != 1:
-        raise click.UsageError("what is to be restored: KEY, --prefix PREFIX, or --all")
-    with connection.unit_in(environment) as (conn, where):
-        if (then := _moment(conn, moment)) is None:
-            raise Invalid(f"{name} is what it is now: say to when")
-        count = states.restore(
-            conn,
-            where,
-            name,
-            key=key,
-            prefix=prefix,
-            to=then,
-            actor=connection.actor(),
-            reason=reason,
-        )
-    click.echo(f"{name}: {count} {'key is' if count == 1 else 'keys are'} what it was then")
 
 
 @state.command()
