@@ -209,6 +209,7 @@ def test_messages_are_published_and_read_in_order(kirby, house):
     assert [each["value"] for each in last] == [-1]
     assert len(json.loads(kirby("topic", "read", "orders", "--json", "-n", "2").out)) == 2
     assert json.loads(kirby("topic", "read", "orders", "--json", "--until", "2020-01-01").out) == []
+    assert len(json.loads(kirby("topic", "read", "orders", "--json", "--since", "2h").out)) > 2
     since = kirby("topic", "read", "orders", "--json", "--since", "2020-01-01").out
     assert len(json.loads(since)) == 4
 

@@ -80,6 +80,7 @@ def test_every_sunday_night(say, house):
         "--reason", "maintenance")  # fmt: skip
 
     assert house.value("select count(*) from kirby.exception_window") == 5
+    assert "paused, each 0 1 * * sun for 4h" in say("list")
 
 
 def test_extended_within_a_window_each_window_is_there_once(say, house):

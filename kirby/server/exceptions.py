@@ -146,6 +146,12 @@ class ScheduleException:
         return effect_text(self.effect, self.schedules, self.most, self.per)
 
     @property
+    def often(self) -> str:
+        """When it holds, if it recurs: ``0 1 * * sun for 4h``."""
+        lasts = spans.text(timedelta(seconds=self.lasts or 0))
+        return f"{self.recurs} for {lasts}" if self.recurs else ""
+
+    @property
     def where(self) -> str:
         """What it is about, in words."""
         place = self.environment or "all environments"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
 
-from kirby.server import exceptions, jobs, query, spans, wishes
+from kirby.server import exceptions, jobs, query, wishes
 from kirby.server.cli import connection, output
 from kirby.server.cli.jobs import reason_option
 from kirby.server.exceptions import ScheduleException
@@ -84,7 +84,7 @@ def list_(job: str | None, past: bool, limit: int, environment: str, as_json: bo
             each.id,
             each.status,
             each.where,
-            each.what,
+            f"{each.what}, each {each.often}" if each.recurs else each.what,
             wishes.clock(each.until_at, each.tz),
             each.reason,
         )
@@ -147,7 +147,7 @@ def _key(option: str) -> str:
 
 
 def _facts(found: ScheduleException) -> list[tuple[str, object]]:
-    back, lasts = found.on_return.replace("_", " "), spans.text(timedelta(seconds=found.lasts or 0))
+    back = found.on_return.replace("_", " ")
     return [
         ("exception", found.id),
         ("status", found.status),
@@ -155,7 +155,7 @@ def _facts(found: ScheduleException) -> list[tuple[str, object]]:
         ("what", found.what),
         ("from", wishes.clock(found.from_at, found.tz)),
         ("until", wishes.clock(found.until_at, found.tz)),
-        ("recurs", found.recurs and f"{found.recurs} for {lasts}"),
+        ("recurs", found.often),
         ("then", back if found.on_return != "catch_up" else f"{back}, at most {found.return_most}"),
         ("reason", found.reason),
         ("ticket", found.ticket),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
 
 from kirby.core import db, protocol
 from kirby.core import topics as log
 from kirby.server import lanes as changes
+from kirby.server import moments, spans, topics
 from kirby.server import retention as policies
-from kirby.server import spans, topics
 from kirby.server.cli import connection, output
 from kirby.server.cli.schedules import moment
 
@@ -66,8 +66,8 @@ def publish(name: str, payload: str, key: str | None, environment: str, as_json:
 @topic.command()
 @click.argument("name")
 @click.option("--after", type=connection.POSITION, default=0, help="Begin after this position.")
-@click.option("--since", metavar="TIME", help="Recorded at or after this time (ISO 8601).")
-@click.option("--until", metavar="TIME", help="Recorded before this time (ISO 8601).")
+@click.option("--since", metavar="TIME", help="Recorded then or later: 2h (ago), or ISO 8601.")
+@click.option("--until", metavar="TIME", help="Recorded before then: 2h (ago), or ISO 8601.")
 @connection.limit_option(100, "How many at the most.")
 @connection.env_option
 @connection.json_option
@@ -85,8 +85,8 @@ def read(
     One JSON object a line; with --json one document.
     """
     start, end = _moment(since), _moment(until)
-    with connection.unit_in(environment):
-        pass  # names the environment that does not exist, before the topic
+    with connection.unit_in(environment) as (conn, where):
+        topics.get(conn, where, name)  # says what is not there, and what it may be called
     with _reader(environment) as reader:
         found = log.read(reader, name, after=after, limit=limit, since=start, until=end)
     if as_json:
@@ -184,6 +184,9 @@ def _reader(environment: str, application: str = "kirby cli") -> db.Connection:
 
 
 def _moment(text: str | None) -> datetime | None:
+    if text and spans.WRITTEN.fullmatch(text):
+        ago = moments.parse(text, datetime.now(UTC))
+        return ago if isinstance(ago, datetime) else None
     return moment(text, "UTC") if text else None
 
 
