@@ -333,3 +333,14 @@ def test_kirby_is_a_module_and_a_program():
     for command in (KIRBY, [f"{sys.prefix}/bin/kirby"]):
         done = subprocess.run([*command, "--version"], capture_output=True, text=True)
         assert done.stdout.startswith("kirby 3.")
+
+
+def test_what_the_driver_says_of_a_rollback_is_not_shown():
+    """Ctrl-C in the middle of a statement: then the rollback fails too, and psycopg warns of it."""
+    source = (
+        "import logging, sys; from kirby.server import cli;"
+        "cli.kirby.main = lambda **_: logging.getLogger('psycopg').warning('error ignored');"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

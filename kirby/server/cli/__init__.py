@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -109,6 +110,8 @@ def main() -> None:
 
     A part that `kirby dev` started, and `python -X dev -m kirby`, show the trace of a bug.
     """
+    # Ctrl-C in the middle of a statement: that the rollback fails as well is of no use to anybody.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         _check_text(sys.argv[1:])
         kirby.main(prog_name="kirby", standalone_mode=False)
