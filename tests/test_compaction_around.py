@@ -479,3 +479,14 @@ def test_each_state_has_its_turn(state, dsn):
     assert not keeper._compact(state.conn)
     looked = "select state_id from kirby.compaction where looked > 0"
     assert state.ask(looked) == []  # there is nothing in them
+
+
+def test_what_is_removed_is_refused_before_anybody_is_asked(old, kirby, admin):
+    done = kirby("state", "restore", "sums", "a", "--to", "2027-03-02T13:00:00Z", "--plan")
+    assert (done.code, done.out) == (1, "")
+    assert "compaction removed what key a of state sums was then" in done.err
+    page = admin.get("/states/sums/restore?key=a&to=2027-03-02T13:00:00Z")
+    assert page.status_code == 400
+    assert "Compaction removed what key a" in page.text
+    assert "What it would change" not in page.text
+    assert "Set back in dev" in page.text  # to another moment

@@ -89,6 +89,9 @@ BLAME = """
       from kirby.blame(%(state_id)s, %(key)s, %(most)s)
 """
 
+CHECK_KNOWN = """
+    select kirby.check_known(%(state_id)s, %(position)s, %(when)s, %(keys)s::text[], %(prefix)s)
+"""
 RESTORE = """
     select kirby.restore_state(%(state_id)s, %(position)s, %(when)s, %(keys)s::text[], %(prefix)s,
                                %(actor)s, %(reason)s)
@@ -321,6 +324,32 @@ def blame(conn: Connection, state: State, key: str, *, most: int = LOOKED) -> li
     Looks back over at most so many versions. Raises NotFound if the key has no value.
     """
     return query.rows(conn, Blame, BLAME, state_id=state.id, key=key, most=most)
+
+
+def to_restore(
+    conn: Connection,
+    state: State,
+    to: Moment,
+    *,
+    key: str | None = None,
+    prefix: str = "",
+    limit: int | None = None,
+) -> list[Difference]:
+    """What ``restore`` would change, by key: ``before`` is what it will be, ``after`` what it is.
+
+    Raises Invalid as that does, if compaction removed what was then.
+    """
+    query.execute(
+        conn,
+        CHECK_KNOWN,
+        state_id=state.id,
+        position=to if isinstance(to, int) else None,
+        when=to if isinstance(to, datetime) else None,
+        keys=None if key is None else [key],
+        prefix=prefix,
+    )
+    found = diff(conn, state, to, prefix=key or prefix, limit=limit if key is None else 1)
+    return [each for each in found if key in (None, each.key)]
 
 
 def restore(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-from sqlalchemy import Connection
 
 from kirby.core import tasks
 from kirby.core.errors import Invalid
 from kirby.server import documents, moments, states
 from kirby.server.cli import connection, output
 from kirby.server.database import driver
-from kirby.server.states import Difference, Moment, State
+from kirby.server.states import Difference
 
 SHOWN = 20  # keys of a plan
 
@@ -50,7 +49,9 @@ def restore(
         then = moments.parse(moment, tasks.now(driver(conn)))
         if then is None:
             raise Invalid(f"{name} is what it is now: say to when")
-        found = _changes(conn, state, then, key, prefix)
+        if key is not None:
+            states.entry(conn, state, key)  # says if there never was such a key
+        found = states.to_restore(conn, state, then, key=key, prefix=prefix)
     _show(name, found)
     if only_plan or not found:
         return
@@ -68,16 +69,6 @@ def restore(
             reason=reason,
         )
     click.echo(f"{name}: {count} {'key is' if count == 1 else 'keys are'} what it was then")
-
-
-def _changes(
-    conn: Connection, state: State, then: Moment, key: str | None, prefix: str
-) -> list[Difference]:
-    """What differs now; raises NotFound for a key that never was."""
-    if key is not None:
-        states.entry(conn, state, key)
-    found = states.diff(conn, state, then, prefix=key or prefix, limit=None)
-    return [each for each in found if key in (None, each.key)]
 
 
 def _show(name: str, found: Sequence[Difference]) -> None:

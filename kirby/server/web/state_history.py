@@ -141,14 +141,19 @@ def _page(
 ) -> Response:
     environment = pages.environment(request)
     key, prefix = given.get("key") or None, given.get("prefix", "")
-    point, found = None, []
+    point: Moment | None = None
+    found: list[Compared] | None = None  # not known
     with pages.reading(request) as conn:
         state = states.get(conn, environment, request.path_params["state"])
-        try:
-            point = _point(request, given)
-            found = _back(conn, state, point, key, prefix)
-        except Invalid as error:
-            status, problem = max(status, 400), problem or str(error)
+    try:
+        point = _point(request, given)
+        with pages.reading(request) as conn:  # of its own: it ends if the database says no
+            back = states.to_restore(
+                conn, state, point, key=key, prefix=prefix, limit=SHOWN + 1
+            )  # fmt: skip
+        found = [_turned(each) for each in back]
+    except Invalid as error:
+        status, problem = max(status, 400), problem or str(error)
     context: dict[str, Any] = {
         "state": state,
         "key": key,
@@ -157,28 +162,19 @@ def _page(
         "to": moments.written(point),
         "typed": given.get("to", ""),
         "reason": given.get("reason", ""),
-        "found": found[:SHOWN],
-        "more": len(found) > SHOWN,
+        "found": None if found is None else found[:SHOWN],
+        "more": len(found or ()) > SHOWN,
         "problem": problem,
         "marks": MARKS,
     }
     return pages.render(request, "states/restore.html", status, **context)
 
 
-def _back(
-    conn: Connection, state: State, point: Moment, key: str | None, prefix: str
-) -> list[Compared]:
-    """What differs from now if it is set back: then is after, now is before."""
-    found = states.diff(
-        conn, state, point, prefix=key or prefix, limit=1 if key else SHOWN + 1
-    )  # fmt: skip
-    return [_turned(each) for each in found if key in (None, each.key)]
-
-
 TURNED = {"added": "removed", "removed": "added", "changed": "changed"}
 
 
 def _turned(each: Difference) -> Compared:
+    """If it is set back: then is after, now is before."""
     change = TURNED[each.change]
     members = changes(each.after, each.before) if change == "changed" else []
     before, after = each.versions
